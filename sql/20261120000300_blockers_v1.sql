@@ -1,0 +1,53 @@
+-- migrate:up
+create function ensure._blockers_v1(
+    relations regclass[],
+    modes text[]
+)
+returns table (relation regclass, held text, index_build boolean, holder text)
+language sql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _blockers_v1: who holds a lock that conflicts with taking modes[i] on relations[i].
+--
+-- Returns  relation, held: the mode; index_build: a concurrent index build or reindex; holder: words for
+--          a DETAIL. Prepared transactions are named by gid.
+-- Rights   what pg_stat_activity hides from this role is left out of the words
+with conflicts (mode, held) as (
+    values ('share update exclusive', array['ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock',
+                                            'ExclusiveLock', 'AccessExclusiveLock']),
+           ('share row exclusive', array['RowExclusiveLock', 'ShareUpdateExclusiveLock', 'ShareLock',
+                                         'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock']),
+           ('access exclusive', array['AccessShareLock', 'RowShareLock', 'RowExclusiveLock',
+                                      'ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock',
+                                      'ExclusiveLock', 'AccessExclusiveLock'])
+)
+select l.relation::regclass,
+       l.mode,
+       exists (select from pg_stat_progress_create_index as p where p.pid = l.pid),
+       case
+           when l.pid is null then format('prepared transaction %L', x.gid)
+           else concat_ws(', ', format('pid %s', l.pid),
+                          format('role %I', a.usename),
+                          'application ' || quote_literal(nullif(a.application_name, '')),
+                          a.state || ' for ' || date_trunc('milliseconds', clock_timestamp() - a.state_change))
+       end || format(' (%s on %s)', l.mode, l.relation::regclass)
+from unnest(relations, modes) as w (relation, mode)
+join conflicts as c on c.mode = w.mode
+join pg_locks as l on l.locktype = 'relation'
+                  and l.relation = w.relation::oid
+                  and l.mode = any (c.held)
+                  and l.granted
+                  and l.pid is distinct from pg_backend_pid()
+left join pg_stat_activity as a on a.pid = l.pid
+left join pg_prepared_xacts as x on l.pid is null and l.virtualtransaction = format('-1/%s', x.transaction)
+where l.database = (select d.oid from pg_database as d where d.datname = current_database())
+order by l.pid, l.relation, l.mode
+$fn$;
+
+comment on function ensure._blockers_v1(regclass[], text[]) is
+    'Who holds a lock that conflicts with taking modes[i] on relations[i].';
+
+-- migrate:down
+drop function ensure._blockers_v1(regclass[], text[]);
