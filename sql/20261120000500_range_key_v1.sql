@@ -36,7 +36,7 @@ begin
     where c.oid = parent;
 
     if not found then
-        if to_regclass(parent::text) is null then
+        if has_table_privilege(parent, 'SELECT') is null then -- null: no such table now
             raise exception using
                 errcode = 'undefined_table',
                 message = format('relation "%s" does not exist', parent),

@@ -21,6 +21,7 @@ as $fn$
 --          except 50 ms for what the locks taken first do not cover (a catalog row that a GRANT has written)
 -- Races    looks again under the lock; an attempt that finds everything made gives its locks back at once
 declare
+    c_release constant text := 'NS100'; -- not NS000: that would name the whole class
     v_written constant boolean := pg_current_xact_id_if_assigned() is not null;
     v_lock_timeout constant text := current_setting('lock_timeout');
     v_end constant timestamptz := clock_timestamp() + case when v_written then least(max_block, max_wait) else max_wait end;
@@ -67,7 +68,7 @@ begin
                 v_upper[v_cell.cell] := v_cell.upper_bound;
             end loop;
             if array_position(v_found, null) is null then
-                raise exception using errcode = 'NS000';
+                raise exception using errcode = c_release;
             end if;
 
             for v_at in 1 .. cardinality(labels) loop
@@ -79,10 +80,20 @@ begin
                     v_made[v_at] := true;
                 end if;
             end loop;
+            if v_found is distinct from array(
+                   select c.partition
+                   from ensure._cover_cells_v1(parent, v_key.key_column, v_key.key_type,
+                                               lower_bounds, upper_bounds, v_candidates) as c
+                   order by c.cell) then
+                raise exception using
+                    errcode = 'NS001',
+                    message = format('partitions of "%s" did not come out with the bounds asked for', parent),
+                    hint = 'Look for an event trigger, or a type modifier of the key that rounds the bounds.';
+            end if;
             perform set_config('lock_timeout', v_lock_timeout, true);
             exit;
         exception
-            when sqlstate 'NS000' then -- everything is there: the locks have gone with the subtransaction
+            when sqlstate 'NS100' then -- everything is there: the locks have gone with the subtransaction
                 exit;
             when lock_not_available or deadlock_detected then
                 get stacked diagnostics v_busy = table_name, v_problem = message_text;

@@ -1,0 +1,54 @@
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help node migrate test lint typecheck psql sql start stop clean
+
+# A dollar sign in Q reaches the shell as it is.
+override Q := $(value Q)
+export Q
+
+run = node dist/cli.js
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+migrate: dist/cli.js ## install ensure in DATABASE_URL or in an embedded PostgreSQL (PG=14 to PG=18)
+	@$(run) migrate
+
+test: dist/cli.js ## run the tests (PG=14 to PG=18, PG=all)
+	@PG=$(PG) npm test --silent
+
+lint: node_modules/.installed ## check the style of the code
+	@npm run --silent lint
+
+typecheck: node_modules/.installed ## check the types
+	@npm run --silent typecheck
+
+psql: dist/cli.js ## open psql in the database
+	@$(run) psql
+
+sql: dist/cli.js ## run SQL without psql: make sql Q='select 1'
+	@$(run) sql "$$Q"
+
+start: dist/cli.js ## start the embedded server and print its URL
+	@$(run) start
+
+stop: dist/cli.js ## stop the embedded servers
+	@$(run) stop
+
+clean: ## stop the embedded servers, delete their data and dist/
+	@if [ -f dist/cli.js ]; then $(run) stop --remove; fi
+	@rm -rf dist
+
+dist/cli.js: node_modules/.installed tsconfig.json tsconfig.build.json $(wildcard scripts/*.ts scripts/*/*.ts)
+	@npm run --silent build
+	@touch $@
+
+node_modules/.installed: package-lock.json | node
+	@echo 'installing packages' >&2
+	@npm ci --loglevel=error >/dev/null
+	@touch $@
+
+node:
+	@command -v node >/dev/null 2>&1 || { echo 'Node.js 20.19 or newer is needed: https://nodejs.org' >&2; exit 1; }
+	@node -e 'var v = process.versions.node.split("."); process.exit(v[0] > 20 || v[0] == 20 && v[1] >= 19 ? 0 : 1)' \
+		|| { echo "Node.js 20.19 or newer is needed, this is $$(node --version): https://nodejs.org" >&2; exit 1; }

@@ -1,0 +1,149 @@
+#!/usr/bin/env node
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync, existsSync } from 'node:fs';
+import { constants } from 'node:os';
+import { Command, CommanderError } from 'commander';
+import ora from 'ora';
+import postgres, { type Sql } from 'postgres';
+import { defaultMajor, majorOf, majors } from './binaries.js';
+import { parsedUrl, withConnection } from './connection.js';
+import { resolveDatabase, type Database } from './database.js';
+import { stopDevelopment } from './development.js';
+import { codeOf, exitCodes, UserError } from './errors.js';
+import { migrate } from './migrate.js';
+import { answers, json, message, table } from './print.js';
+
+const print = (text: string): void => void process.stdout.write(`${text}\n`);
+const complain = (text: string): void => void process.stderr.write(`${text}\n`);
+
+const packageFile = readFileSync(new URL('../package.json', import.meta.url), 'utf8');
+const { version, description } = JSON.parse(packageFile) as { version: string; description: string };
+
+const program = new Command('pg-ensure').description(description).version(version)
+    .enablePositionalOptions().exitOverride()
+    .addHelpText('after', `
+Environment:
+  DATABASE_URL   the database to work on; without it an embedded PostgreSQL is started for this folder
+  PG             major version of the embedded PostgreSQL: ${majors.join(', ')} (default ${defaultMajor})
+  PG_CONTAINER   an image to run with Docker instead of it, such as timescale/timescaledb:latest-pg17
+  DEBUG          pg-ensure shows stack traces
+
+Exit codes:
+  0  done
+  1  an error of SQL, or any other
+  2  wrong usage
+  3  no database can be reached`);
+
+program.command('migrate').description('install ensure in the database, or bring it up to date')
+    .action(async () => {
+        const database = await open();
+        const { applied, before } = await during('applying sql/', () => migrate({ url: database.url }));
+        print(`${applied.length} applied, ${before.length + applied.length} in all\n\n${guide(database)}`);
+    });
+
+program.command('sql').description('run SQL and print the rows, where there is no psql')
+    .argument('<query>', 'one or several statements').option('--json', 'print rows as JSON, values as text')
+    .action(async (query: string, options: { json?: boolean }) => {
+        const all = await connected((sql) => answers(sql, query));
+        print(options.json ? json(all) : all.map(table).join('\n').trimEnd());
+    });
+
+program.command('psql').description('psql in the database').argument('[args...]', 'arguments of psql')
+    .passThroughOptions().allowUnknownOption().helpOption(false)
+    .action(async (args: string[]) => {
+        const url = parsedUrl((await open()).url);
+        const password = decodeURIComponent(url.password);
+        url.password = '';
+        process.exitCode = await psql([url.href, ...args], password ? { PGPASSWORD: password } : {});
+    });
+
+program.command('start').description('start the server for this folder and print its URL')
+    .action(async () => print((await open()).url));
+
+program.command('url').description('print the URL of the database, started if need be')
+    .action(async () => print((await open()).url));
+
+program.command('stop').description('stop the embedded servers of this folder, or the one of PG')
+    .option('--remove', 'delete their data too')
+    .action(async (options: { remove?: boolean }) => {
+        const stopped = [];
+        for (const major of process.env.PG ? [majorOf(process.env.PG)] : majors) {
+            if (await stopDevelopment(major, options.remove)) stopped.push(`stopped PostgreSQL ${major}`);
+        }
+        print(stopped.join('\n') || 'no development server runs');
+    });
+
+program.command('check').description('say what is wrong with the installation and the connection')
+    .action(() => connected(async (sql) => {
+        const { state } = await sql`select 1`;
+        // A pooler invents the number in BackendKeyData: it may not fit an integer, and differs from the server's.
+        print((await answers(sql, `select * from ensure.check_install_v1(client_pid => ${state.pid | 0})`))
+            .map(table).join('\n').trimEnd());
+    }));
+
+function open(): Promise<Database> {
+    const major = majorOf(process.env.PG);
+    return during('looking for the database', () => resolveDatabase({ env: process.env, major }));
+}
+
+async function connected<T>(work: (sql: Sql) => Promise<T>): Promise<T> {
+    const { url } = await open();
+    return withConnection(url, work, (notice) => complain(message(notice as never, false)));
+}
+
+async function during<T>(text: string, work: () => Promise<T>): Promise<T> {
+    const spinner = ora({ text, isSilent: !process.stderr.isTTY }).start();
+    try {
+        return await work();
+    } finally {
+        spinner.stop();
+    }
+}
+
+async function psql(args: string[], env: NodeJS.ProcessEnv): Promise<number> {
+    process.on('SIGINT', () => {}); // Ctrl-C is psql's
+    const child = spawn('psql', args, { stdio: 'inherit', env: { ...process.env, ...env } });
+    try {
+        const [code, signal] = await once(child, 'close') as [number | null, NodeJS.Signals | null];
+        return code ?? 128 + (signal ? constants.signals[signal] : 0);
+    } catch (error) {
+        if (codeOf(error) !== 'ENOENT') throw error;
+        throw new UserError('there is no psql on this machine: use pg-ensure sql \'select …\'', 127);
+    }
+}
+
+function guide(database: Database): string {
+    const prefix = database.kind === 'embedded' && database.major !== defaultMajor ? `PG=${database.major} `
+        : database.kind === 'container' ? `PG_CONTAINER=${database.image} ` : '';
+    const url = database.kind === 'url' ? '$DATABASE_URL' : database.url;
+    const make = existsSync('Makefile') ? `\npsql     ${prefix}make psql` : '';
+    return `connect  ${url}${make}
+no psql  ${prefix}npx pg-ensure sql 'select now()'
+
+Try it:
+
+${prefix}npx pg-ensure sql "
+create schema if not exists app;
+create table if not exists app.events (
+    id bigint generated always as identity,
+    at timestamptz not null default now(),
+    primary key (id, at)
+) partition by range (at);
+select * from ensure.ensure_partitions_v1('app.events', '1 month', ahead => 3)"`;
+}
+
+function failed(error: unknown): number {
+    if (process.env.DEBUG === 'pg-ensure') console.error(error);
+    if (error instanceof CommanderError) return error.exitCode && exitCodes.usage; // it has been printed
+    if (error instanceof postgres.PostgresError) complain(message(error));
+    else if (error instanceof UserError) complain(`pg-ensure: ${error.message}`);
+    else if (codeOf(error)) complain(`pg-ensure: ${(error as Error).message}`);
+    else console.error(error);
+    return error instanceof UserError ? error.exitCode : exitCodes.error;
+}
+
+process.stdout.on('error', () => process.exit(exitCodes.error)); // the reader of a pipe has gone
+await program.parseAsync().catch((error: unknown) => {
+    process.exitCode = failed(error);
+});

@@ -1,0 +1,87 @@
+import { connect as dial, type Socket } from 'node:net';
+import postgres, { type Notice, type Sql } from 'postgres';
+import { codeOf, exitCodes, UserError } from './errors.js';
+
+const patience = 5_000;
+const demandingModes = ['require', 'verify-ca', 'verify-full'];
+const sqlstatesOfNoConnection = /^(08...|28...|3D...|57P03|53300)$/;
+const systemErrors = /^(E[A-Z]+|CONNECT.*|CONNECTION_.*|.*_(CERT|SSL|TLS)_?.*)$/;
+
+/** One connection for `work`, closed after it. No prepared statements, so that any pooler will do. */
+export async function withConnection<T>(
+    url: string, work: (sql: Sql) => Promise<T>, onnotice: (notice: Notice) => void = () => {},
+): Promise<T> {
+    const sql = postgres(url, {
+        max: 1, prepare: false, fetch_types: false, connect_timeout: patience / 1000, onnotice,
+        connection: { application_name: 'pg-ensure' },
+    });
+    try {
+        return await work(sql);
+    } catch (error) {
+        throw connectionError(url, error) ?? error;
+    } finally {
+        await sql.end({ timeout: 1 });
+    }
+}
+
+/**
+ * The URL with an sslmode that every client understands in the same way: of those without one, lib/pq (dbmate) insists
+ * on TLS, and postgres.js does without.
+ */
+export async function normalizedUrl(text: string): Promise<string> {
+    const url = parsedUrl(text);
+    const mode = url.searchParams.get('sslmode') ?? process.env.PGSSLMODE ?? '';
+    if (!url.hostname || url.searchParams.get('sslmode') === 'disable') return text;
+    const demanded = demandingModes.includes(mode);
+    const offered = mode !== 'disable' && await speaksTls(url);
+    if (demanded && !offered) {
+        throw new UserError(`${url.host} does not speak TLS, sslmode=${mode} demands it: use sslmode=disable`,
+            exitCodes.noDatabase);
+    }
+    url.searchParams.set('sslmode', demanded ? mode : offered ? 'require' : 'disable');
+    return url.href;
+}
+
+export function parsedUrl(text: string): URL {
+    const url = URL.canParse(text) ? new URL(text) : undefined;
+    // The text may hold a password: it is not repeated.
+    if (!url || !/^postgres(ql)?:$/.test(url.protocol)) {
+        throw new UserError('DATABASE_URL is not of the form postgres://user:password@host:port/database, '
+            + 'special characters in the password written as %40 and the like', exitCodes.usage);
+    }
+    return url;
+}
+
+async function speaksTls(url: URL): Promise<boolean> {
+    const request = Buffer.alloc(8);
+    request.writeInt32BE(8, 0);
+    request.writeInt32BE(80877103, 4);
+    let socket: Socket | undefined;
+    try {
+        const answer = await new Promise<Buffer>((resolve, reject) => {
+            const fail = (code: string): void => reject(Object.assign(new Error(code), { code }));
+            socket = dial(Number(url.port || 5432), url.hostname.replace(/^\[|\]$/g, ''), () => socket?.write(request));
+            socket.once('data', resolve).once('error', reject).once('close', () => fail('ECONNRESET'));
+            setTimeout(() => fail('ETIMEDOUT'), patience).unref();
+        });
+        return answer.toString('latin1', 0, 1) === 'S';
+    } catch (error) {
+        throw connectionError(url.href, error) ?? error;
+    } finally {
+        socket?.destroy();
+    }
+}
+
+function connectionError(url: string, error: unknown): UserError | undefined {
+    const code = codeOf(error);
+    const { host, port } = parsedUrl(url);
+    const place = port ? host : `${host}:5432`;
+    const advice = 'start it or correct DATABASE_URL; without DATABASE_URL an embedded server is used';
+    const fatal = (error as { severity?: string }).severity === 'FATAL';
+    if (fatal && sqlstatesOfNoConnection.test(code)) {
+        return new UserError(`${place} refuses the connection: ${code}: ${(error as Error).message}; ${advice}`,
+            exitCodes.noDatabase);
+    }
+    if (!systemErrors.test(code)) return undefined;
+    return new UserError(`no PostgreSQL answers at ${place} (${code}): ${advice}`, exitCodes.noDatabase);
+}

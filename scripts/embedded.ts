@@ -1,0 +1,146 @@
+import { execFile } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { chownSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { binaries, majorOf, type Major } from './binaries.js';
+import { UserError } from './errors.js';
+import { disownPid, readyServer, runningServer } from './postmaster.js';
+import { canEnter, ownedFolder, unprivilegedUser } from './unprivileged.js';
+
+export { binaries, defaultMajor, majorOf, majors, type Major } from './binaries.js';
+
+export interface Server {
+    major: Major;
+    url: string;
+    port: number;
+    dataFolder: string;
+    password: string;
+    pid: number;
+    stop: (mode?: StopMode) => Promise<void>;
+}
+
+export interface ServerOptions {
+    major: Major;
+    dataFolder: string;
+    password: string;
+    /** Taken when it is free, else another one is. */
+    port?: number | undefined;
+    settings?: Record<string, string>;
+    durable: boolean;
+}
+
+export type StopMode = 'fast' | 'immediate';
+
+const startAttempts = 5;
+const forgetful = { fsync: 'off', full_page_writes: 'off', synchronous_commit: 'off' };
+
+export const newPassword = (): string => randomBytes(18).toString('base64url');
+
+export async function initdb(
+    major: Major, dataFolder: string, { password, durable = false }: { password: string; durable?: boolean },
+): Promise<void> {
+    const user = unprivilegedUser();
+    ownedFolder(user, dataFolder);
+    const folder = temporaryFolder();
+    try {
+        const passwordFile = join(folder, 'password');
+        writeFileSync(passwordFile, password, { mode: 0o600 });
+        if (user) chownSync(passwordFile, user.uid, user.gid);
+        await run(major, 'initdb', [
+            `--pgdata=${dataFolder}`, '--username=postgres', '--encoding=UTF8', '--locale=C',
+            '--auth=scram-sha-256', `--pwfile=${passwordFile}`, ...(durable ? [] : ['--no-sync']),
+        ]);
+    } finally {
+        rmSync(folder, { recursive: true, force: true });
+    }
+}
+
+/** Starts the server of a data folder; when it runs already, that is the one you get. */
+export async function startServer(options: ServerOptions): Promise<Server> {
+    const { major, dataFolder, password, durable } = options;
+    const log = join(dataFolder, 'server.log');
+    binaries(major); // what is wrong with them is not the server's fault
+    for (let attempt = 1; ; attempt += 1) {
+        const found = await readyServer(dataFolder);
+        if (found) {
+            const url = `postgres://postgres:${password}@127.0.0.1:${found.port}/postgres?sslmode=disable`;
+            const stop = async (mode?: StopMode): Promise<void> => void await stopServer(dataFolder, mode);
+            return { major, url, port: found.port, dataFolder, password, pid: found.pid, stop };
+        }
+        disownPid(dataFolder);
+        const port = attempt === 1 && options.port && await freePort(options.port) || await freePort();
+        const settings = {
+            listen_addresses: '127.0.0.1', port: String(port), unix_socket_directories: '',
+            ...(durable ? {} : forgetful), ...options.settings,
+        };
+        const flags = Object.entries(settings).map(([name, value]) => `-c ${shellQuoted(`${name}=${value}`)}`);
+        const logged = existsSync(log) ? readFileSync(log).length : 0;
+        try {
+            await run(major, 'pg_ctl', ['start', '-w', '-D', dataFolder, '-l', log, '-o', flags.join(' ')]);
+        } catch (error) {
+            const portIsTaken = await freePort(port) === undefined;
+            if (portIsTaken && attempt < startAttempts) continue;
+            const why = existsSync(log) ? readFileSync(log).subarray(logged).toString().trim() : '';
+            throw new UserError(`PostgreSQL ${major} does not start in ${dataFolder}:\n`
+                + (why.split('\n').slice(-8).join('\n') || (error as Error).message));
+        }
+    }
+}
+
+/** Stops the server of a data folder; false when none was running. */
+export async function stopServer(dataFolder: string, mode: StopMode = 'fast'): Promise<boolean> {
+    if (!runningServer(dataFolder)) return false;
+    const major = majorOf(readFileSync(join(dataFolder, 'PG_VERSION'), 'utf8').trim());
+    await run(major, 'pg_ctl', ['stop', '-w', '-D', dataFolder, '-m', mode]);
+    return true;
+}
+
+/** A server whose stop() also removes its data. */
+export async function temporaryServer(major: Major, settings: Record<string, string> = {}): Promise<Server> {
+    const folder = temporaryFolder();
+    const dataFolder = join(folder, 'data');
+    const remove = (): void => rmSync(folder, { recursive: true, force: true });
+    try {
+        const password = newPassword();
+        await initdb(major, dataFolder, { password });
+        const server = await startServer({ major, dataFolder, password, settings, durable: false });
+        return { ...server, stop: (mode) => server.stop(mode).finally(remove) };
+    } catch (error) {
+        remove();
+        throw error;
+    }
+}
+
+async function run(major: Major, name: 'initdb' | 'pg_ctl', args: string[]): Promise<void> {
+    const { bin, env } = binaries(major);
+    try {
+        await promisify(execFile)(bin(name), args, { ...unprivilegedUser(), env, cwd: '/' });
+    } catch (error) {
+        const { stderr, message } = error as Error & { stderr?: string };
+        throw new UserError(`${name} of PostgreSQL ${major} failed: ${stderr?.trim() || message}`);
+    }
+}
+
+function freePort(wanted: number): Promise<number | undefined>;
+function freePort(): Promise<number>;
+function freePort(wanted = 0): Promise<number | undefined> {
+    return new Promise((resolve, reject) => {
+        const probe = createServer();
+        probe.on('error', (error) => (wanted ? resolve(undefined) : reject(error)));
+        probe.listen(wanted, '127.0.0.1', () => {
+            const address = probe.address();
+            probe.close(() => resolve(typeof address === 'object' ? address?.port : undefined));
+        });
+    });
+}
+
+function temporaryFolder(): string {
+    const user = unprivilegedUser();
+    const folder = mkdtempSync(join(canEnter(user, tmpdir()) ? tmpdir() : '/tmp', 'pg-ensure-'));
+    return ownedFolder(user, folder);
+}
+
+const shellQuoted = (text: string): string => `'${text.replaceAll('\'', '\'\\\'\'')}'`;

@@ -1,0 +1,45 @@
+import { randomBytes } from 'node:crypto';
+import postgres from 'postgres';
+import { connectOptions } from './sessions.js';
+
+/** A server on which tests may create databases, and the role that owns those. */
+export interface TestServer {
+    /** A role with CREATEDB, or a superuser. */
+    admin: string;
+    /** The owner of test databases: no superuser where `admin` could make such a role. */
+    owner: string;
+    ownerPassword: string;
+    template: string;
+}
+
+/** `url` with another database, and another role when given. */
+export function at(url: string, database: string, role?: { name: string; password: string }): string {
+    const parsed = new URL(url);
+    parsed.pathname = `/${encodeURIComponent(database)}`;
+    if (role) {
+        parsed.username = encodeURIComponent(role.name);
+        parsed.password = encodeURIComponent(role.password);
+    }
+    return parsed.href;
+}
+
+export interface Database {
+    name: string;
+    /** As its owner, who is no superuser. */
+    url: string;
+    admin: string;
+}
+
+/** A database of its own, cloned from the migrated template and dropped afterwards, whoever is still connected. */
+export async function withDatabase<Result>(server: TestServer, body: (database: Database) => Promise<Result>): Promise<Result> {
+    const name = `t_${randomBytes(6).toString('hex')}`;
+    const sql = postgres(server.admin, connectOptions);
+    try {
+        await sql`create database ${sql(name)} template ${sql(server.template)} owner ${sql(server.owner)}`;
+        const role = { name: server.owner, password: server.ownerPassword };
+        return await body({ name, url: at(server.admin, name, role), admin: at(server.admin, name) });
+    } finally {
+        await sql`drop database if exists ${sql(name)} with (force)`;
+        await sql.end({ timeout: 0 });
+    }
+}

@@ -1,0 +1,109 @@
+import format from 'pg-format';
+import postgres from 'postgres';
+import { connectOptions, settle, type Outcome } from './sessions.js';
+
+export const isolationLevels = ['read committed', 'repeatable read', 'serializable'] as const;
+export type Isolation = (typeof isolationLevels)[number];
+
+export interface Stampede {
+    /** A database of its own: its default isolation level is changed, since a pooler refuses a client's. */
+    owner: string;
+    /** Where the callers connect: the same database, directly (default) or through a pooler. */
+    url?: string;
+    callers: number;
+    rounds: number;
+    isolation: Isolation;
+    transaction: boolean;
+    /** The statements of one caller in one round, in one transaction or each on its own. */
+    steps: (caller: number, round: number) => string[];
+}
+
+export interface Report {
+    calls: number;
+    milliseconds: number[];
+    /** How often each SQLSTATE came; 'ok' for success. */
+    codes: Record<string, number>;
+    /** Rows of all steps, one outcome for each call. */
+    outcomes: Outcome[];
+}
+
+const gate = '1162760018, 0';
+
+/**
+ * Callers wait at one barrier and are let go together, round after round. Direct, the barrier is an advisory lock
+ * in the server that opens when the last caller waits for it; under REPEATABLE READ and above a transaction's snapshot is
+ * then older than anybody's work. A pooler has fewer backends than callers: there the barrier is in this process.
+ */
+export async function stampede(options: Stampede): Promise<Report> {
+    const { owner, callers, rounds, isolation } = options;
+    const url = options.url ?? owner;
+    const direct = url === owner;
+    const conductor = postgres(owner, connectOptions);
+    const report: Report = { calls: 0, milliseconds: [], codes: {}, outcomes: [] };
+    const clients: postgres.Sql[] = [];
+    try {
+        const [database] = await conductor`select current_database() as name`;
+        await conductor.unsafe(format('alter database %I set default_transaction_isolation to %L', database?.name, isolation));
+        for (let i = 0; i < callers; i++) clients.push(postgres(url, connectOptions));
+        await Promise.all(clients.map((client) => client`select 1`));
+
+        for (let round = 0; round < rounds; round++) {
+            let released = performance.now();
+            if (direct) await conductor.unsafe(`select pg_advisory_lock(${gate})`);
+            const running = clients.map(async (client, caller) => {
+                const outcome = await call(client, direct, options.transaction, options.steps(caller, round));
+                report.milliseconds.push(performance.now() - released);
+                report.codes[outcome.code] = (report.codes[outcome.code] ?? 0) + 1;
+                report.outcomes.push(outcome);
+                report.calls++;
+            });
+            if (direct) {
+                await allWaiting(conductor, callers);
+                released = performance.now();
+                await conductor.unsafe(`select pg_advisory_unlock(${gate})`);
+            }
+            await Promise.all(running);
+        }
+        return report;
+    } finally {
+        await Promise.all([conductor, ...clients].map((client) => client.end({ timeout: 0 })));
+    }
+}
+
+async function call(client: postgres.Sql, direct: boolean, transaction: boolean, steps: string[]): Promise<Outcome> {
+    const run = (statement: string) => settle(client.unsafe(statement).simple());
+    const rows: Outcome['rows'] = [];
+    let failed: Outcome | undefined;
+    if (transaction) await run('begin');
+    // Not awaited: the first step is sent behind it, so that no client stands between the barrier and the work.
+    const arrived = direct ? run(`select pg_advisory_lock_shared(${gate})`) : undefined;
+    for (const step of steps) {
+        const outcome = await run(step);
+        rows.push(...outcome.rows);
+        if (outcome.error) {
+            failed = outcome;
+            break;
+        }
+    }
+    if (transaction) {
+        const ended = await run(failed ? 'rollback' : 'commit');
+        failed ??= ended.error ? ended : undefined;
+    }
+    if (arrived) {
+        await arrived;
+        await run(`select pg_advisory_unlock_shared(${gate})`);
+    }
+    return failed ?? { rows, code: 'ok' };
+}
+
+async function allWaiting(conductor: postgres.Sql, callers: number): Promise<void> {
+    const deadline = Date.now() + 20_000;
+    for (;;) {
+        const [row] = await conductor`
+            select count(*)::int as waiting from pg_locks as l join pg_database as d on d.oid = l.database
+            where l.locktype = 'advisory' and l.classid = 1162760018 and l.objid = 0 and not l.granted
+              and d.datname = current_database()`;
+        if (row?.waiting === callers) return;
+        if (Date.now() > deadline) throw new Error(`only ${row?.waiting} of ${callers} callers reached the barrier`);
+    }
+}

@@ -1,0 +1,34 @@
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { majorOf, majors, type Major } from './binaries.js';
+
+/** `make test`: vitest once for each major of PG (18, or all), then one line with the sums. */
+const wanted: readonly Major[] = process.env.PG === 'all' && !process.env.DATABASE_URL ? majors : [majorOf(process.env.PG)];
+const sums = { passed: 0, failed: 0, skipped: 0 };
+const vitest = join(dirname(createRequire(import.meta.url).resolve('vitest/package.json')), 'vitest.mjs');
+
+for (const major of wanted) {
+    const folder = mkdtempSync(join(tmpdir(), 'pg-ensure-counts-'));
+    const counts = join(folder, 'counts.json');
+    console.log(process.env.DATABASE_URL ? 'On the server of DATABASE_URL' : `On PostgreSQL ${major}`);
+    const { status } = spawnSync(process.execPath, [vitest, 'run', ...process.argv.slice(2)], {
+        stdio: 'inherit',
+        env: { ...process.env, PG: major, PG_ENSURE_COUNTS: counts },
+    });
+    try {
+        const { passed, failed, skipped } = JSON.parse(readFileSync(counts, 'utf8')) as typeof sums;
+        sums.passed += passed;
+        sums.failed += status !== 0 && failed === 0 ? 1 : failed;
+        sums.skipped += skipped;
+    } catch {
+        sums.failed += 1; // it ended before it could count
+    }
+    rmSync(folder, { recursive: true });
+}
+
+if (sums.passed === 0) sums.failed += 1; // a run that tested nothing has shown nothing
+console.log(`${sums.passed} passed, ${sums.failed} failed, ${sums.skipped} skipped`);
+process.exit(sums.failed === 0 ? 0 : 1);

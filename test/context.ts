@@ -1,0 +1,30 @@
+import { expect, inject, type TestContext } from 'vitest';
+import { at, withDatabase, type Database } from '../scripts/harness/databases.js';
+import type { Outcome } from '../scripts/harness/sessions.js';
+
+export const surroundings = inject('surroundings');
+export const major = Math.floor(surroundings.serverVersion / 10_000);
+
+/** A database of the test's own, migrated, owned by a role that is no superuser. */
+export const withTestDatabase = <Result>(body: (database: Database) => Promise<Result>): Promise<Result> =>
+    withDatabase(surroundings.server, body);
+
+/** The URL of `database` through PgBouncer; without PgBouncer the test is skipped by name, and fails where CI is set. */
+export function pooled(context: TestContext, database: Database): string {
+    if (surroundings.poolerUrl) return at(surroundings.poolerUrl, database.name);
+    return missing(context, surroundings.noPooler ?? 'no PgBouncer');
+}
+
+/** Skips the test, its reason printed beside its name; where CI is set nothing may be missing. */
+export function missing(context: TestContext, reason: string): never {
+    if (process.env.CI) expect.fail(reason);
+    return context.skip(reason);
+}
+
+/** SQLSTATE, DETAIL and HINT of an outcome that must be an error with one clear line and advice. */
+export function expectError(outcome: Outcome, code: string): Record<'message' | 'detail' | 'hint', string> {
+    expect(outcome.code, String(outcome.error?.message ?? 'no error')).toBe(code);
+    const { message = '', detail = '', hint = '' } = outcome.error as unknown as Record<string, string>;
+    expect(message).not.toContain('\n');
+    return { message, detail, hint };
+}

@@ -1,0 +1,394 @@
+import { describe, expect, test } from 'vitest';
+import { withSessions, type Session } from '../../scripts/harness/sessions.js';
+import { expectError, major, surroundings, withTestDatabase } from '../context.js';
+import { withoutGuard } from '../mutate.js';
+
+/** One database for the test, one session as its owner, who is no superuser. */
+const withOwner = (body: (owner: Session, url: string) => Promise<void>): Promise<void> =>
+    withTestDatabase(({ url }) => withSessions(url, ['owner'], ({ owner }) => body(owner, url)));
+
+const ensure = async (session: Session, args: string): Promise<string[]> =>
+    (await session.run(`select concat_ws(' ', partition, lower_bound, upper_bound, outcome) as line
+                        from ensure.ensure_partitions_v1(${args})`)).map((row) => String(row.line));
+
+const partitions = async (session: Session, parent: string): Promise<string[]> =>
+    (await session.run(`select c.oid::regclass || ' ' || pg_get_expr(c.relpartbound, 0) as line
+                        from pg_inherits as i join pg_class as c on c.oid = i.inhrelid
+                        where i.inhparent = '${parent}'::regclass order by c.oid`)).map((row) => String(row.line));
+
+const parent = (type: string, name = 't'): string => `create table ${name} (k ${type}) partition by range (k)`;
+
+describe('the grid', () => {
+    test('the everyday call makes the month of now and three more; again it finds them', () =>
+        withOwner(async (owner) => {
+            await owner.run(parent('timestamptz', 'events'));
+            const first = await ensure(owner, "'events', '1 month', ahead => 3");
+            expect(first).toHaveLength(4);
+            expect(first.every((line) => line.endsWith(' created'))).toBe(true);
+            const again = await ensure(owner, "'events', '1 month', ahead => 3");
+            expect(again).toEqual(first.map((line) => line.replace(/created$/, 'exists')));
+            await owner.run('insert into events values (now()), (now() + interval \'3 months\')');
+        }));
+
+    test.each([
+        ['smallint', '10', '-15, 5', ['-20 -10', '-10 0', '0 10']],
+        ['integer', '1000000', '42', ['0 1000000']],
+        ['bigint', '1000000', "'5000000000'", ['5000000000 5001000000']],
+        ['bigint', '10', '7.0', ['0 10']],
+        ['integer', '10', '25, origin => \'3\'', ['23 33']],
+        ['smallint', '10000', '32767', ['30000 MAXVALUE']],
+        ['smallint', '10000', '-32768', ['MINVALUE -30000']],
+        ['bigint', '9223372036854775807', '0', ['0 9223372036854775807']],
+        ['date', '1 day', "'2026-02-28', '2026-03-01'", ['2026-02-28 2026-03-01', '2026-03-01 2026-03-02']],
+        ['date', '1 week', "date '2026-11-22'", ['2026-11-16 2026-11-23']],
+        ['date', '1 month', "'0044-03-15 BC'", ['0044-03-01 BC 0044-04-01 BC']],
+        ['date', '1 year', "'0001-06-01 BC', '0001-06-01'", ['0001-01-01 BC 0001-01-01', '0001-01-01 0002-01-01']],
+        ['timestamp', '1 year', "'2026-06-01'", ['2026-01-01 00:00:00 2027-01-01 00:00:00']],
+        ['timestamp', '3 months', "'2026-06-01'", ['2026-04-01 00:00:00 2026-07-01 00:00:00']],
+        ['timestamp', '1 month', "'2026-03-31', origin => '2026-01-31'", ['2026-03-31 00:00:00 2026-04-30 00:00:00']],
+        ['timestamptz', '1 day', "'2026-11-20 23:30:00-05'", ['2026-11-21 00:00:00+00 2026-11-22 00:00:00+00']],
+        ['timestamptz', '1 hour', "timestamptz '2026-11-20 12:34:00+02'", ['2026-11-20 10:00:00+00 2026-11-20 11:00:00+00']],
+        ['timestamptz', '1 second', "'2026-11-20 12:34:56.5'", ['2026-11-20 12:34:56+00 2026-11-20 12:34:57+00']],
+    ])('%s by %s at %s', (type, step, from, expected) =>
+        withOwner(async (owner) => {
+            await owner.run(parent(type));
+            const lines = await ensure(owner, `'t', '${step}', ${from}`);
+            expect(lines.map((line) => line.replace(/^\S+ /, '').replace(/ created$/, ''))).toEqual(expected);
+            expect(await ensure(owner, `'t', '${step}', ${from}`)).toEqual(lines.map((line) => line.replace(/created$/, 'exists')));
+        }));
+
+    test('both ends are included, ahead counts from until_value', () =>
+        withOwner(async (owner) => {
+            await owner.run(parent('integer'));
+            expect(await ensure(owner, "'t', '10', 5, 20, 1")).toEqual([
+                't_p0 0 10 created', 't_p10 10 20 created', 't_p20 20 30 created', 't_p30 30 40 created']);
+        }));
+
+    test('days are counted on the clock of zone, through a change of clocks and a skipped day, without a hole', () =>
+        withOwner(async (owner) => {
+            await owner.run(parent('timestamptz', 'berlin'));
+            expect(await ensure(owner, "'berlin', '1 day', '2026-03-28', '2026-03-30', zone => 'Europe/Berlin'")).toEqual([
+                'berlin_p20260328 2026-03-27 23:00:00+00 2026-03-28 23:00:00+00 created',
+                'berlin_p20260329 2026-03-28 23:00:00+00 2026-03-29 22:00:00+00 created',
+                'berlin_p20260330 2026-03-29 22:00:00+00 2026-03-30 22:00:00+00 created']);
+            await owner.run(parent('timestamptz', 'apia'));
+            expect(await ensure(owner, "'apia', '1 day', '2011-12-29', ahead => 2, zone => 'Pacific/Apia'")).toEqual([
+                'apia_p20111229 2011-12-29 10:00:00+00 2011-12-30 10:00:00+00 created',
+                'apia_p20111231 2011-12-30 10:00:00+00 2011-12-31 10:00:00+00 created',
+                'apia_p20120101 2011-12-31 10:00:00+00 2012-01-01 10:00:00+00 created']);
+            for (const value of ['2026-10-25 00:30:00+00', '2026-10-25 01:30:00+00', '2026-10-24 21:59:59+00', '2026-10-24 22:00:00+00']) {
+                await ensure(owner, `'berlin', '1 day', '${value}', zone => 'Europe/Berlin'`);
+                await owner.run(`insert into berlin values ('${value}')`);
+            }
+        }));
+
+    test('midnight that comes twice (Havana) or never (Beirut) belongs to one cell', () =>
+        withOwner(async (owner) => {
+            for (const [zone, name, days] of [
+                ['America/Havana', 'havana', ['2026-11-01 03:30:00+00', '2026-11-01 04:30:00+00', '2026-11-01 05:30:00+00']],
+                ['Asia/Beirut', 'beirut', ['2026-03-28 21:30:00+00', '2026-03-28 22:00:00+00', '2026-03-28 22:30:00+00']],
+            ] as const) {
+                await owner.run(parent('timestamptz', name));
+                for (const value of days) {
+                    await ensure(owner, `'${name}', '1 day', '${value}', zone => '${zone}'`);
+                    await owner.run(`insert into ${name} values ('${value}')`);
+                }
+                await ensure(owner, `'${name}', '1 day', '2026-01-01', '2026-12-31', zone => '${zone}'`);
+                const bounds = (await partitions(owner, name)).map((line) => /FROM \('(.*)'\) TO \('(.*)'\)/.exec(line)?.slice(1));
+                const lows = new Set(bounds.map((bound) => bound?.[0]));
+                expect(bounds.filter((bound) => !lows.has(bound?.[1]))).toHaveLength(1); // only the last has no neighbour
+            }
+        }));
+
+    test('the settings of the session do not move the grid', () =>
+        withOwner(async (owner) => {
+            await owner.run(parent('timestamptz'));
+            const utc = await ensure(owner, "'t', '1 day', '2026-03-08', '2026-03-09'");
+            await owner.run("set timezone = 'America/New_York'; set datestyle = 'German'; set intervalstyle = 'sql_standard'");
+            expect(await ensure(owner, "'t', '1 day', '2026-03-08', '2026-03-09'"))
+                .toEqual(utc.map((line) => line.replace(/created$/, 'exists')));
+            expect(await owner.run('show timezone')).toEqual([{ TimeZone: 'America/New_York' }]);
+        }));
+});
+
+describe('what is there', () => {
+    test('a wider partition that contains cells is returned once, as it is, whatever its name', () =>
+        withOwner(async (owner) => {
+            await owner.run(`${parent('integer')}; create table odd partition of t for values from (minvalue) to (100)`);
+            expect(await ensure(owner, "'t', '10', 5, 105")).toEqual(['odd MINVALUE 100 exists', 't_p100 100 110 created']);
+            expect(await ensure(owner, "'t', '10', 5, 105")).toEqual(['odd MINVALUE 100 exists', 't_p100 100 110 exists']);
+        }));
+
+    test('a partition that overlaps a cell is refused with both bounds, and nothing is created', () =>
+        withOwner(async (owner) => {
+            await owner.run(`${parent('integer')}; create table odd partition of t for values from (15) to (25)`);
+            const error = expectError(await owner.attempt("select ensure.ensure_partitions_v1('t', '10', 0, 35)"), 'NS001');
+            expect(error.detail).toContain('from 15 to 25');
+            expect(error.detail).toContain('from 10 to 20');
+            expect(await partitions(owner, 't')).toHaveLength(1);
+        }));
+
+    test('a renamed partition and one re-attached with other bounds are known by their bounds', () =>
+        withOwner(async (owner) => {
+            await owner.run(parent('integer'));
+            await ensure(owner, "'t', '10', 0, 19");
+            await owner.run('alter table t_p0 rename to renamed');
+            expect(await ensure(owner, "'t', '10', 0, 19")).toEqual(['renamed 0 10 exists', 't_p10 10 20 exists']);
+            await owner.run('alter table t detach partition t_p10; alter table t attach partition t_p10 for values from (10) to (15)');
+            expectError(await owner.attempt("select ensure.ensure_partitions_v1('t', '10', 10)"), 'NS001');
+        }));
+
+    test('negative control: without the proof of bounds a re-attached partition passes for the cell', () =>
+        withOwner(async (owner) => {
+            await owner.run(parent('integer'));
+            await ensure(owner, "'t', '10', 10");
+            await owner.run('alter table t detach partition t_p10; alter table t attach partition t_p10 for values from (10) to (15)');
+            await withoutGuard(owner, '_find_partitions_v1', /and array\[w\.lower_bound.*\)\)\n/, '\n');
+            expect(await ensure(owner, "'t', '10', 10")).toEqual(['t_p10 10 20 exists']);
+        }));
+
+    test('a name taken by something else, table or type, leads to another name', () =>
+        withOwner(async (owner) => {
+            await owner.run(`${parent('integer')}; create table t_p0 (); create type t_p10 as (a int)`);
+            const lines = await ensure(owner, "'t', '10', 0, 19");
+            expect(lines[0]).toMatch(/^t_p0_[0-9a-f]{8} 0 10 created$/);
+            expect(lines[1]).toMatch(/^t_p10_[0-9a-f]{8} 10 20 created$/);
+            expect(await ensure(owner, "'t', '10', 0, 19")).toEqual(lines.map((line) => line.replace(/created$/, 'exists')));
+            await owner.run(`alter table t detach partition ${lines[0]?.split(' ')[0]}`);
+            expectError(await owner.attempt("select ensure.ensure_partitions_v1('t', '10', 0)"), 'NS007');
+        }));
+
+    test('long, multi-byte and quoted names: two parents that share 57 bytes get partitions of their own', () =>
+        withOwner(async (owner) => {
+            const names = ['a', 'b'].map((last) => `${'x'.repeat(56)}${last}`);
+            names.push(`${'ü'.repeat(29)}"a`, `Mixed Case.and.dots`, `per%sent`);
+            for (const name of names) {
+                const quoted = `"${name.replaceAll('"', '""')}"`;
+                await owner.run(`create table ${quoted} (k date) partition by range (k)`);
+                const lines = await ensure(owner, `'${quoted}', '1 day', '2026-01-01', ahead => 2`);
+                expect(lines.filter((line) => line.endsWith('created'))).toHaveLength(3);
+                expect(await partitions(owner, quoted)).toHaveLength(3);
+                const again = await ensure(owner, `'${quoted}', '1 day', '2026-01-01', ahead => 2`);
+                expect(again.filter((line) => line.endsWith('exists'))).toHaveLength(3);
+            }
+        }));
+
+    test('a partition that is being detached is an error that says how to finish', () =>
+        withTestDatabase(({ url }) => withSessions(url, ['owner', 'reader'], async ({ owner, reader }) => {
+            await owner.run(parent('integer'));
+            await ensure(owner, "'t', '10', 0");
+            await reader.run('begin; select * from t');
+            const detach = owner.start('alter table t detach partition t_p0 concurrently');
+            await detach.blockedBy(reader);
+            await reader.run('commit');
+            await detach.outcome();
+            await owner.run('alter table t attach partition t_p0 for values from (0) to (10)');
+            await reader.run('begin; select * from t');
+            const cancelled = owner.start('alter table t detach partition t_p0 concurrently');
+            await cancelled.blockedBy(reader);
+            await reader.run(`select pg_cancel_backend(${owner.pid})`);
+            expect((await cancelled.outcome()).code).toBe('57014');
+            await reader.run('commit');
+            const error = expectError(await owner.attempt("select ensure.ensure_partitions_v1('t', '10', 0)"), 'NS005');
+            expect(error.hint).toContain('FINALIZE');
+            await owner.run('alter table t detach partition t_p0 finalize; drop table t_p0');
+            expect(await ensure(owner, "'t', '10', 0")).toEqual(['t_p0 0 10 created']);
+        })));
+
+    test('rows in the default partition are an error before anything is locked; without them it works', () =>
+        withOwner(async (owner) => {
+            await owner.run(`${parent('integer')}; create table rest partition of t default; insert into t values (5)`);
+            const error = expectError(await owner.attempt("select ensure.ensure_partitions_v1('t', '10', 0, 19)"), 'NS004');
+            expect(error.message).toContain('holds 1 rows');
+            expect(await partitions(owner, 't')).toHaveLength(1);
+            expect(await ensure(owner, "'t', '10', 10")).toEqual(['t_p10 10 20 created']);
+        }));
+
+    test('a copy carries what readers and writers notice: keys, checks, defaults, identity, foreign keys, owner, tablespace', () =>
+        withOwner(async (owner) => {
+            await owner.run(`
+                create table ref (id int primary key); insert into ref values (1);
+                create table t (k int not null, id bigint generated always as identity, r int default 1 references ref,
+                                c text collate "C" check (c <> ''), g int generated always as (k * 2) stored,
+                                primary key (k, id)) partition by range (k);
+                create index on t (lower(c)) where c is not null;
+                create table later (k int, id bigint, foreign key (k, id) references t)`);
+            await ensure(owner, "'t', '10', 0");
+            await owner.run("insert into t (k, c) values (1, 'x'), (2, 'y'); insert into later select k, id from t");
+            expect(await owner.run('select k, id::int, r, g from t order by k')).toEqual([
+                { k: 1, id: 1, r: 1, g: 2 }, { k: 2, id: 2, r: 1, g: 4 }]);
+            for (const bad of ["insert into t (k, c) values (3, '')", 'insert into t (k, r) values (3, 9)', 'delete from t']) {
+                expect((await owner.attempt(bad)).code).toMatch(/^23/);
+            }
+            expect(await owner.run(`select count(*)::int as indexes from pg_index where indrelid = 't_p0'::regclass`))
+                .toEqual([{ indexes: 2 }]);
+        }));
+});
+
+describe('bad input: one clear coded error, nothing created', () => {
+    const setup = `
+        create table i (k int) partition by range (k);
+        create table ts (k timestamptz) partition by range (k);
+        create table d (k date) partition by range (k);
+        create table plain (k int);
+        create view v as select 1 as k;
+        create table l (k int) partition by list (k);
+        create table two (a int, b int) partition by range (a, b);
+        create table expression (k int) partition by range ((k + 1));
+        create table words (k text) partition by range (k);
+        create temp table temporary (k int) partition by range (k)`;
+
+    test.each([
+        ["'nope', '1 day'", '42P01'],
+        ["999999999::oid::regclass, '1 day'", '42P01'],
+        ["null, '1 day'", '22004'],
+        ["'v', '10', 1", '42809'],
+        ["'plain', '10', 1", '42809'],
+        ["'l', '10', 1", '42809'],
+        ["'two', '10', 1", '0A000'],
+        ["'expression', '10', 1", '0A000'],
+        ["'words', '10', 1", '0A000'],
+        ["'temporary', '10', 1", '0A000'],
+        ["'i', null, 1", '22004'],
+        ["'i', '10'", '22004'],
+        ["'i', '10', null::int, 5", '22004'],
+        ["'i', '10', 1, ahead => null", '22004'],
+        ["'i', '10', 1, zone => null", '22004'],
+        ["'i', '10', 1, max_wait => null", '22004'],
+        ["'i', '10', 1, max_block => null", '22004'],
+        ["'i', '0', 1", '22023'],
+        ["'i', '-10', 1", '22023'],
+        ["'i', '1 day', 1", '22023'],
+        ["'i', '1.5', 1", '22023'],
+        ["'i', '', 1", '22023'],
+        ["'i', '10', 1.5", '22023'],
+        ["'i', '10', 'one'", '22023'],
+        ["'i', '10', now()", '22023'],
+        ["'i', '10', 'NaN'::numeric", '22023'],
+        ["'i', '10', 3000000000", '22003'],
+        ["'i', '10', 1, origin => '3000000000'", '22003'],
+        ["'i', '10', 2147483647, ahead => 1", '22003'],
+        ["'i', '10', 20, 10", '22023'],
+        ["'i', '10', 1, ahead => -1", '22023'],
+        ["'i', '10', 1, max_wait => '-1 s'", '22023'],
+        ["'i', '1', 0, 1000", '54000'],
+        ["'i', '10', 1, ahead => 2147483647", '54000'],
+        ["'ts', '0 days'", '22023'],
+        ["'ts', '-1 day'", '22023'],
+        ["'ts', '1 month 2 days'", '22023'],
+        ["'ts', '1'", '22023'],
+        ["'ts', '1.5 days'", '22023'],
+        ["'ts', '1 fortnight'", '22007'],
+        ["'ts', '1 millisecond'", '22023'],
+        ["'d', '1 hour'", '22023'],
+        ["'ts', '1 day', 42", '22007'],
+        ["'ts', '1 day', 'today'", '22007'],
+        ["'ts', '1 day', '01/02/2026'", '22007'],
+        ["'ts', '1 day', 'infinity'::timestamptz", '22007'],
+        ["'ts', '1 day', '2026-02-30'", '22008'],
+        ["'ts', '1 day', '2026-02-02', '2026-02-01'", '22023'],
+        ["'ts', '1 day', '2026-02-02', '2126-02-01'", '54000'],
+        ["'ts', '1 day', '2026-02-02', zone => 'Mars/Olympus'", '22023'],
+        ["'ts', '1 day', '2026-02-02', zone => 'UTC+3'", '22023'],
+        ["'ts', '1 day', '2026-02-02', zone => '+03:00'", '22023'],
+        ["'ts', '1 day', '2026-02-02', origin => 'monday'", '22007'],
+        ["'ts', '1 day', '294276-12-31'", '22008'],
+    ])('%s is %s', (args, code) =>
+        withOwner(async (owner) => {
+            await owner.run(setup);
+            const { message } = expectError(await owner.attempt(`select ensure.ensure_partitions_v1(${args})`), code);
+            expect(message).toMatch(/^(?![A-Z][a-z]).*[^.]$/s);
+            expect(await owner.run('select * from pg_inherits')).toEqual([]);
+        }));
+});
+
+describe('rights and switches', () => {
+    test('ensure.ddl = off: what exists is answered, what is missing is NS002 and names the setting', () =>
+        withOwner(async (owner) => {
+            await owner.run(parent('integer'));
+            await ensure(owner, "'t', '10', 0");
+            for (const off of ['off', 'false', '0', 'of']) {
+                await owner.run(`set ensure.ddl = '${off}'`);
+                expect(await ensure(owner, "'t', '10', 0")).toEqual(['t_p0 0 10 exists']);
+                const error = expectError(await owner.attempt("select ensure.ensure_partitions_v1('t', '10', 10)"), 'NS002');
+                expect(error.message).toContain('ensure.ddl');
+            }
+            await owner.run('reset ensure.ddl');
+            expect(await ensure(owner, "'t', '10', 10")).toEqual(['t_p10 10 20 created']);
+        }));
+
+    test('a no-op runs in a read-only transaction and writes nothing; what is missing is 25006', () =>
+        withOwner(async (owner) => {
+            await owner.run(parent('integer'));
+            await ensure(owner, "'t', '10', 0");
+            await owner.run('begin read only');
+            expect(await ensure(owner, "'t', '10', 0")).toEqual(['t_p0 0 10 exists']);
+            expect(await owner.run('select pg_current_xact_id_if_assigned() as xid')).toEqual([{ xid: null }]);
+            const { hint } = expectError(await owner.attempt("select ensure.ensure_partitions_v1('t', '10', 10)"), '25006');
+            expect(hint).toBe('Call in a read-write transaction.');
+            await owner.run('rollback');
+        }));
+
+    test('a stranger with USAGE on the schema may find, not create; a member of the owner creates what the owner owns', (context) =>
+        withTestDatabase(async ({ url, admin, name }) => {
+            if (!surroundings.superuser) context.skip('the role of DATABASE_URL is no superuser: no roles can be made for this test');
+            const [member, stranger] = [`m_${name}`, `s_${name}`];
+            await withSessions(admin, ['dba'], async ({ dba }) => {
+                await dba.run(`create role ${stranger}; create role ${member} in role ${surroundings.server.owner}`);
+                try {
+                    await withSessions(url, ['owner'], async ({ owner }) => {
+                        await owner.run(`create schema app; create table app.t (k int) partition by range (k);
+                            grant usage on schema ensure, app to ${stranger}`);
+                        await ensure(owner, "'app.t', '10', 0");
+                        expect((await dba.attempt(`set role ${member}; select ensure.ensure_partitions_v1('app.t', '10', 10)`)).code).toBe('ok');
+                        expect(await owner.run("select pg_get_userbyid(relowner) as owner from pg_class where oid = 'app.t_p10'::regclass"))
+                            .toEqual([{ owner: surroundings.server.owner }]);
+                        await dba.run(`set role ${stranger}`);
+                        expect(await ensure(dba, "'app.t', '10', 0")).toEqual(['app.t_p0 0 10 exists']);
+                        const error = expectError(await dba.attempt("select ensure.ensure_partitions_v1('app.t', '10', 20)"), '42501');
+                        expect(error.hint).toContain(`GRANT ${surroundings.server.owner} TO ${stranger}`);
+                        await owner.run(`revoke usage on schema ensure from ${stranger}`);
+                        expectError(await dba.attempt("select ensure.ensure_partitions_v1('app.t', '10', 0)"), '42501');
+                    });
+                } finally {
+                    await dba.run(`reset role; drop owned by ${stranger}; drop role ${stranger}; drop owned by ${member}; drop role ${member}`);
+                }
+            });
+        }));
+
+    test('settings changed on the way are put back on success, on error and for the rest of the transaction', () =>
+        withOwner(async (owner) => {
+            await owner.run(parent('integer'));
+            const settings = "select current_setting('lock_timeout') as lock_timeout, current_setting('search_path') as path";
+            await owner.run("set lock_timeout = '7s'; set search_path = public, pg_catalog");
+            const before = await owner.run(settings);
+            await ensure(owner, "'t', '10', 0");
+            expect(await owner.run(settings)).toEqual(before);
+            await owner.run("begin; set local lock_timeout = '6s'");
+            await ensure(owner, "'t', '10', 10");
+            expect(await owner.run('show lock_timeout')).toEqual([{ lock_timeout: '6s' }]);
+            await owner.run('savepoint s');
+            await owner.attempt("select ensure.ensure_partitions_v1('t', '7', 10)");
+            await owner.run('rollback to s');
+            expect(await owner.run('show lock_timeout')).toEqual([{ lock_timeout: '6s' }]);
+            await owner.run('commit');
+            expect(await owner.run(settings)).toEqual(before);
+        }));
+});
+
+test(`check_install_v1 tells what is installed and what of the server matters (PostgreSQL ${major})`, () =>
+    withOwner(async (owner) => {
+        const rows = await owner.run('select item, value from ensure.check_install_v1()');
+        const value = (item: string) => rows.find((row) => row.item === item)?.value;
+        expect(String(value('server'))).toMatch(new RegExp(`^${major}\\.`));
+        expect(value('recovery')).toBe('primary');
+        expect(value('pooler')).toBe('unknown');
+        expect(value('timescaledb')).toBe('not installed');
+        expect(value('citus')).toBe('not installed');
+        expect(value('ensure.ddl')).toBe('on');
+        expect(value('ensure_partitions')).toBe('v1');
+        expect(value('check_install')).toBe('v1');
+        const pooler = (pid: string) => owner.run(`select value from ensure.check_install_v1(${pid}) where item = 'pooler'`);
+        expect(await pooler('pg_backend_pid()')).toEqual([{ value: 'no' }]);
+        expect(await pooler('pg_backend_pid() + 1')).toEqual([{ value: 'yes' }]);
+    }));

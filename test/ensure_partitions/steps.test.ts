@@ -1,0 +1,250 @@
+import { describe, expect, test, type TestContext } from 'vitest';
+import { withFaults } from '../../scripts/harness/faults.js';
+import { withSessions, type Session } from '../../scripts/harness/sessions.js';
+import { isolationLevels } from '../../scripts/harness/stampede.js';
+import { expectError, surroundings, withTestDatabase } from '../context.js';
+import { withoutGuard } from '../mutate.js';
+
+type Names = 'a' | 'b' | 'dba';
+type Sessions = Record<Names, Session>;
+
+const table = 'create table t (k int, who text) partition by range (k)';
+const ensure = (from: number, rest = ''): string => `select outcome from ensure.ensure_partitions_v1('t', '10', ${from}${rest})`;
+const count = "select count(*)::int as n from pg_inherits where inhparent = 't'::regclass";
+const locksOf = (pid: number): string => `
+    select count(*)::int as n from pg_locks
+    where pid = ${pid} and (locktype = 'advisory' or (locktype = 'relation' and relation >= 16384)
+                            and mode not in ('AccessShareLock', 'RowExclusiveLock'))`;
+
+const withTable = (body: (sessions: Sessions, admin: string) => Promise<void>): Promise<void> =>
+    withTestDatabase(({ url, admin }) =>
+        withSessions(url, ['a', 'b', 'dba'], async (sessions) => {
+            await sessions.dba.run(table);
+            await body(sessions, admin);
+        }));
+
+describe.each(isolationLevels)('%s', (isolation) => {
+    const begin = `begin isolation level ${isolation}`;
+
+    test('a second caller waits for the first, then returns exists and may insert', () =>
+        withTable(async ({ a, b, dba }) => {
+            await b.run(`${begin}; select 1 from t`);
+            await a.run(begin);
+            expect(await a.run(ensure(5))).toEqual([{ outcome: 'created' }]);
+            const second = b.start(ensure(5));
+            await second.blockedBy(a);
+            await a.run('commit');
+            expect((await second.outcome()).rows).toEqual([{ outcome: 'exists' }]);
+            await b.run("insert into t values (5, 'b'); commit");
+            expect(await dba.run(count)).toEqual([{ n: 1 }]);
+        }));
+
+    test('a caller that lost gives its locks back at once, though its transaction goes on', () =>
+        withTable(async ({ a, b, dba }) => {
+            await b.run(`${begin}; select 1 from t`);
+            await a.run(begin);
+            await a.run(ensure(5));
+            const second = b.start(ensure(5));
+            await second.blockedBy(a);
+            await a.run('commit');
+            await second.outcome();
+            expect(await dba.run(locksOf(b.pid))).toEqual([{ n: 0 }]);
+            expect(await a.run(ensure(15))).toEqual([{ outcome: 'created' }]);
+        }));
+
+    test('when the first rolls back, the second creates', () =>
+        withTable(async ({ a, b }) => {
+            await a.run(begin);
+            await a.run(ensure(5));
+            const second = b.start(`${begin}; ${ensure(5)}; insert into t values (5, 'b'); commit`);
+            await second.blockedBy(a);
+            await a.run('rollback');
+            expect((await second.outcome()).code).toBe('ok');
+            expect(await b.run(ensure(5))).toEqual([{ outcome: 'exists' }]);
+        }));
+
+    test.each(['cancel', 'terminate'] as const)('when the first is hit by %s, the second creates', (fault) =>
+        withTable(({ a, b, dba }, admin) => withFaults(admin, async (faults) => {
+            await dba.run('create table r (x int); insert into r values (1)');
+            await dba.run('begin; update r set x = 2');
+            await a.run(begin);
+            await a.run(ensure(5));
+            const stuck = a.start('update r set x = 3');
+            await stuck.blockedBy(dba);
+            const second = b.start(ensure(5));
+            await second.blockedBy(a);
+            await faults[fault](a);
+            expect((await stuck.outcome()).code).toMatch(fault === 'cancel' ? /57014/ : /57P01|CONNECTION_CLOSED/);
+            await a.run('rollback');
+            expect((await second.outcome()).rows).toEqual([{ outcome: 'created' }]);
+        })));
+
+    test('a winner that never commits: 55P03 within max_wait names its pid, nothing is left behind', () =>
+        withTable(async ({ a, b, dba }) => {
+            await a.run(begin);
+            await a.run(ensure(5));
+            await b.run(begin);
+            const began = Date.now();
+            const error = expectError(await b.attempt(ensure(5, ", max_wait => '700 ms', max_block => '200 ms'")), '55P03');
+            expect(Date.now() - began).toBeGreaterThanOrEqual(690);
+            expect(error.detail).toContain(`pid ${a.pid}`);
+            expect(error.detail).toContain('ShareUpdateExclusiveLock');
+            expect(error.hint).toContain('max_wait');
+            expect(await dba.run(locksOf(b.pid))).toEqual([{ n: 0 }]);
+            await a.run('commit');
+        }));
+
+    test('a partition the snapshot does not show, with bounds and name of its own, is found and returned', () =>
+        withTable(async ({ a, b, dba }) => {
+            await b.run(`${begin}; select 1`);
+            await a.run('create table wide partition of t for values from (0) to (1000)');
+            expect(await b.run("select partition::text, lower_bound, upper_bound, outcome from ensure.ensure_partitions_v1('t', '10', 5)"))
+                .toEqual([{ partition: 'wide', lower_bound: '0', upper_bound: '1000', outcome: 'exists' }]);
+            await b.run("insert into t values (5, 'b'); commit");
+            expect(await dba.run(count)).toEqual([{ n: 1 }]);
+        }));
+
+    test('a partition re-attached with other bounds since the snapshot is not taken for the cell', () =>
+        withTable(async ({ a, b }) => {
+            await a.run(ensure(5));
+            await b.run(`${begin}; select 1`);
+            await a.run('alter table t detach partition t_p0; alter table t attach partition t_p0 for values from (0) to (5)');
+            expectError(await b.attempt(ensure(5)), 'NS001');
+        }));
+
+    test('a partition detached since the snapshot does not count', () =>
+        withTable(async ({ a, b }) => {
+            await a.run(ensure(5));
+            await b.run(`${begin}; select 1`);
+            await a.run('alter table t detach partition t_p0; drop table t_p0');
+            expect(await b.run(ensure(5))).toEqual([{ outcome: 'created' }]);
+            await b.run("insert into t values (5, 'b'); commit");
+        }));
+
+    test('another grid that comes in between is an error under the lock too, not success', () =>
+        withTable(async ({ a, b }) => {
+            await b.run(`${begin}; select 1 from t`);
+            await a.run(begin);
+            await a.run("select ensure.ensure_partitions_v1('t', '7', 5)");
+            const second = b.start(ensure(5));
+            await second.blockedBy(a);
+            await a.run('commit');
+            expectError(await second.outcome(), 'NS001');
+        }));
+
+    test('a GRANT on the parent that commits in between does not surface as "tuple concurrently updated"', () =>
+        withTable(async ({ a, b }) => {
+            await a.run('begin; grant select on t to public');
+            const first = b.start(`${begin}; ${ensure(5)}; commit`);
+            await first.blockedBy(a);
+            await a.run('commit');
+            expect((await first.outcome()).code).toBe('ok');
+        }));
+
+    test('a caller that has written gets in when nobody is in the way, and after a winner that commits', () =>
+        withTable(async ({ a, b }) => {
+            await a.run(ensure(105));
+            await b.run(`${begin}; insert into t values (105, 'b')`);
+            expect(await b.run(ensure(5))).toEqual([{ outcome: 'created' }]);
+            await b.run("insert into t values (5, 'b'); commit");
+        }));
+});
+
+/** A has written a row and needs a partition; b, in an open transaction, holds the parent's lock and will need that row. */
+const withWriters = (context: TestContext, body: (sessions: Sessions) => Promise<void>): Promise<void> =>
+    withTestDatabase(({ admin }) => {
+        if (!surroundings.superuser) context.skip('the role of DATABASE_URL is no superuser and cannot set deadlock_timeout');
+        return withSessions(admin, ['a', 'b', 'dba'], async (sessions) => {
+            await sessions.dba.run(`${table}; create table r (x int); insert into r values (1)`);
+            await sessions.a.run("set deadlock_timeout = '60s'");
+            await sessions.b.run("set deadlock_timeout = '20ms'");
+            await sessions.a.run('begin; update r set x = 2');
+            await sessions.b.run('begin');
+            await sessions.b.run(ensure(5));
+            await body(sessions);
+        });
+    });
+
+test('a caller that has written never waits while holding: NS003, and the one who waits for it is no deadlock victim', (context) =>
+    withWriters(context, async ({ a, b }) => {
+        const first = a.start(ensure(15, ", max_block => '1 s'"));
+        const waiting = b.start('update r set x = 3');
+        await waiting.blockedBy(a);
+        const error = expectError(await first.outcome(), 'NS003');
+        expect(error.detail).toContain(`pid ${b.pid}`);
+        expect(error.hint).toContain('before the first write');
+        await a.run('rollback');
+        expect((await waiting.outcome()).code).toBe('ok');
+        await b.run('commit');
+    }));
+
+test('negative control: a caller that has written and waits all the same makes the other a deadlock victim', (context) =>
+    withWriters(context, async ({ a, b, dba }) => {
+        await withoutGuard(dba, '_create_partitions_v1', 'pg_current_xact_id_if_assigned() is not null', 'false');
+        const first = a.start(ensure(15, ", max_block => '10 s'"));
+        await first.blockedBy(b);
+        expect((await b.attempt('update r set x = 3')).code).toBe('40P01');
+        await b.run('rollback');
+        expect((await first.outcome()).code).toBe('ok');
+    }));
+
+describe('negative controls', () => {
+    test('without the lock and the second look, a second caller fails', () =>
+        withTable(async ({ a, b, dba }) => {
+            await withoutGuard(dba, '_create_partitions_v1', /perform ensure\._take_locks_v1\([^;]*;/);
+            await withoutGuard(dba, '_create_partitions_v1', 'v_clashes > 10', 'true');
+            await a.run('begin');
+            await a.run(ensure(5));
+            const second = b.start(ensure(5));
+            await second.blockedBy(a);
+            await a.run('commit');
+            expect((await second.outcome()).code).toBe('23505');
+        }));
+
+    test('without reading current catalogs, an old snapshot makes the second caller fail', () =>
+        withTable(async ({ a, b, dba }) => {
+            await withoutGuard(dba, '_unseen_partitions_v1', "not in ('repeatable read', 'serializable')", "<> ''");
+            await b.run('begin isolation level repeatable read; select 1 from t');
+            await a.run(ensure(5));
+            expect((await b.attempt(ensure(5))).code).not.toBe('ok');
+        }));
+
+    test('without the look at xmax, an old snapshot takes a re-attached partition for the cell', () =>
+        withTable(async ({ a, b, dba }) => {
+            await withoutGuard(dba, '_find_partitions_v1', "c.xmax::text = '0' and i.xmax::text = '0'", 'true');
+            await a.run(ensure(5));
+            await b.run('begin isolation level repeatable read; select 1');
+            await a.run('alter table t detach partition t_p0; drop table t_p0');
+            expect(await b.run(ensure(5))).toEqual([{ outcome: 'exists' }]);
+            expect((await b.attempt("insert into t values (5, 'b')")).code).toBe('23514');
+        }));
+
+    test('without the early release, a caller that lost keeps the next one waiting', () =>
+        withTable(async ({ a, b, dba }) => {
+            await withoutGuard(dba, '_create_partitions_v1', /raise exception using errcode = c_release;/, 'exit;');
+            await b.run('begin isolation level repeatable read; select 1 from t');
+            await a.run(ensure(5));
+            await b.run(ensure(5));
+            const [row] = await dba.run(locksOf(b.pid));
+            expect(row?.n).toBeGreaterThan(0);
+        }));
+
+    test('without the retry, a GRANT in between surfaces as XX000', () =>
+        withTable(async ({ a, b, dba }) => {
+            await withoutGuard(dba, '_create_partitions_v1', 'v_clashes > 10', 'true');
+            await withoutGuard(dba, '_take_locks_v1', /'50ms'/, "'10s'");
+            await a.run('begin; grant select on t to public');
+            const first = b.start(ensure(5));
+            await first.blockedBy(a);
+            await a.run('commit');
+            expect((await first.outcome()).code).toBe('XX000');
+        }));
+
+    test('without restoring it, the short lock_timeout stays for the rest of the transaction', () =>
+        withTable(async ({ a, dba }) => {
+            await withoutGuard(dba, '_create_partitions_v1', /perform set_config\('lock_timeout', v_lock_timeout, true\);/);
+            await a.run('begin');
+            await a.run(ensure(5));
+            expect(await a.run('show lock_timeout')).toEqual([{ lock_timeout: '50ms' }]);
+        }));
+});
