@@ -36,6 +36,8 @@ declare
     v_last bigint;
     v_low timestamp;
     v_high timestamp;
+    v_wall timestamp;
+    v_ahead integer := 0;
 begin
     if step !~* '^\s*\d{1,9}\s*[a-z]+\s*$' or step ~ '^\s*0+\D' then
         raise exception using
@@ -88,36 +90,32 @@ begin
     end if;
     perform ensure._check_cells_v1(v_last::numeric + ahead - v_first + 1);
 
-    return query
-    with edges as (
-        select g.n,
-               (v_origin + make_interval(months => (g.n * v_months)::integer,
-                                         days => (g.n * v_days + g.n * v_micros / 86400000000)::integer)
-                         + (g.n * v_micros % 86400000000) * interval '1 microsecond')
-               at time zone v_clock at time zone 'UTC' as low
-        from generate_series(v_first - 1, v_last + ahead + 3) as g (n)
-    ), cells as (
-        select e.n, e.low, lead(e.low) over (order by e.n) as high
-        from edges as e
-    ), wanted as (
-        select c.n, c.low, c.high, c.low at time zone 'UTC' at time zone v_clock as wall,
-               count(*) filter (where c.low > v_until) over (order by c.n) as beyond
-        from cells as c
-        where c.low < c.high -- a zone may skip a whole day
-          and c.high > v_from
-    )
-    select case key_type when 'date'::regtype then w.low::date::text
-                         when 'timestamp'::regtype then w.low::text
-                         else (w.low at time zone 'UTC')::text end,
-           case key_type when 'date'::regtype then w.high::date::text
-                         when 'timestamp'::regtype then w.high::text
-                         else (w.high at time zone 'UTC')::text end,
-           concat(to_char(w.wall, 'YYYYMMDD'),
-                  case when w.wall < '0001-01-01' then 'bc' end,
-                  case when v_micros > 0 or w.wall <> date_trunc('day', w.wall) then to_char(w.wall, '_HH24MISS') end)
-    from wanted as w
-    where w.beyond <= ahead
-    order by w.n;
+    for v_at in v_first - 1 .. v_last + ahead + 3 loop
+        v_low := v_high;
+        v_high := (v_origin + make_interval(months => (v_at * v_months)::integer,
+                                            days => (v_at * v_days + v_at * v_micros / 86400000000)::integer)
+                            + (v_at * v_micros % 86400000000) * interval '1 microsecond')
+                  at time zone v_clock at time zone 'UTC';
+        continue when v_low is null or v_low >= v_high -- a zone may skip a whole day
+                   or v_high <= v_from;
+        v_ahead := v_ahead + (v_low > v_until)::integer;
+        exit when v_ahead > ahead;
+        if key_type = 'date'::regtype then
+            lower_bound := v_low::date;
+            upper_bound := v_high::date;
+        elsif key_type = 'timestamp'::regtype then
+            lower_bound := v_low;
+            upper_bound := v_high;
+        else
+            lower_bound := v_low at time zone 'UTC';
+            upper_bound := v_high at time zone 'UTC';
+        end if;
+        v_wall := v_low at time zone 'UTC' at time zone v_clock;
+        label := concat(to_char(v_wall, 'YYYYMMDD'),
+                        case when v_wall < '0001-01-01' then 'bc' end,
+                        case when v_micros > 0 or v_wall <> date_trunc('day', v_wall) then to_char(v_wall, '_HH24MISS') end);
+        return next;
+    end loop;
 end
 $fn$;
 

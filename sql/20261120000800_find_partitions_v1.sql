@@ -44,35 +44,13 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $fn$
 -- _bounds_v1: lower and upper bound out of FOR VALUES FROM (a) TO (b); null for a default partition.
-select regexp_match(bound, '^FOR VALUES FROM \(''?([^'']*)''?\) TO \(''?([^'']*)''?\)$')
+select case when bound like 'FOR VALUES FROM (%'
+            then array[btrim(split_part(split_part(bound, '(', 2), ')', 1), ''''),
+                       btrim(split_part(split_part(bound, '(', 3), ')', 1), '''')] end
 $fn$;
 
 comment on function ensure._bounds_v1(text) is
     'Lower and upper bound out of FOR VALUES FROM (a) TO (b); null for a default partition.';
-
-create function ensure._bound_rank_v1(
-    bound text,
-    key_type regtype
-)
-returns numeric
-language sql
-stable
-security invoker
-set search_path = pg_catalog, pg_temp
-as $fn$
--- _bound_rank_v1: a number that orders the bounds of one key type.
-select case
-           when bound in ('MINVALUE', '-infinity') then '-Infinity'::numeric
-           when bound in ('MAXVALUE', 'infinity') then 'Infinity'::numeric
-           when key_type = 'date'::regtype then (bound::date - '2000-01-01'::date)::numeric
-           when key_type = 'timestamp'::regtype then extract(epoch from bound::timestamp)
-           when key_type = 'timestamptz'::regtype then extract(epoch from bound::timestamptz)
-           else bound::numeric
-       end
-$fn$;
-
-comment on function ensure._bound_rank_v1(text, regtype) is
-    'A number that orders the bounds of one key type.';
 
 create function ensure._find_partitions_v1(
     parent regclass,
@@ -83,7 +61,7 @@ create function ensure._find_partitions_v1(
     labels text[]
 )
 returns oid[]
-language sql
+language plpgsql
 stable
 security invoker
 set search_path = pg_catalog, pg_temp
@@ -92,26 +70,32 @@ as $fn$
 --
 -- Locks    none beyond catalog reads, whose cost does not grow with the number of partitions
 -- Races    an old snapshot shows rows as they were: a row counts only while xmax says that nothing replaced it
-select array_agg((
-           select c.oid
-           from unnest(ensure._partition_names_v1(table_name, w.lower_bound, w.upper_bound, w.label)) as n (name)
-           join pg_class as c on c.relname = n.name and c.relnamespace = s.oid
-           join pg_inherits as i on i.inhrelid = c.oid and i.inhparent = parent
-           where not i.inhdetachpending
-             and array[w.lower_bound, w.upper_bound] = ensure._bounds_v1(pg_get_expr(c.relpartbound, 0))
-             and (current_setting('transaction_isolation') not in ('repeatable read', 'serializable')
-                  or (c.xmax::text = '0' and i.xmax::text = '0'))
-           limit 1
-       ) order by w.cell)
-from unnest(lower_bounds, upper_bounds, labels) with ordinality as w (lower_bound, upper_bound, label, cell)
-cross join (select n.oid from pg_namespace as n where n.nspname = schema_name) as s
+declare
+    v_schema constant oid := (select n.oid from pg_namespace as n where n.nspname = schema_name);
+    v_fresh constant boolean := current_setting('transaction_isolation') not in ('repeatable read', 'serializable');
+    v_found oid[];
+    v_one oid;
+begin
+    for v_cell in 1 .. cardinality(labels) loop
+        v_one := null;
+        select c.oid into v_one
+        from pg_class as c
+        join pg_inherits as i on i.inhrelid = c.oid and i.inhparent = parent
+        where c.relname = any (ensure._partition_names_v1(table_name, lower_bounds[v_cell], upper_bounds[v_cell], labels[v_cell]))
+          and c.relnamespace = v_schema
+          and not i.inhdetachpending
+          and ensure._bounds_v1(pg_get_expr(c.relpartbound, 0)) = array[lower_bounds[v_cell], upper_bounds[v_cell]]
+          and (v_fresh or (c.xmax::text = '0' and i.xmax::text = '0'));
+        v_found[v_cell] := v_one;
+    end loop;
+    return v_found;
+end
 $fn$;
 
 comment on function ensure._find_partitions_v1(regclass, name, name, text[], text[], text[]) is
     'For each cell the partition of parent with its derived name and exactly its bounds, or null.';
 
 -- migrate:down
-drop function ensure._bound_rank_v1(text, regtype);
 drop function ensure._bounds_v1(text);
 drop function ensure._find_partitions_v1(regclass, name, name, text[], text[], text[]);
 drop function ensure._partition_names_v1(name, text, text, text);

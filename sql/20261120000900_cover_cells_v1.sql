@@ -69,22 +69,33 @@ declare
     v_row record;
 begin
     for v_row in
-        with wanted as materialized (
-            select u.cell, u.lower_bound, u.upper_bound,
-                   ensure._bound_rank_v1(u.lower_bound, key_type) as low,
-                   ensure._bound_rank_v1(u.upper_bound, key_type) as high
+        with spans as materialized (
+            select u.cell, null::oid as partition, u.lower_bound, u.upper_bound, false as detached
             from unnest(lower_bounds, upper_bounds) with ordinality as u (lower_bound, upper_bound, cell)
-        ), present as materialized (
-            select l.partition, l.lower_bound, l.upper_bound, l.detached,
-                   ensure._bound_rank_v1(l.lower_bound, key_type) as low,
-                   ensure._bound_rank_v1(l.upper_bound, key_type) as high
+            union all
+            select null, l.partition, l.lower_bound, l.upper_bound, l.detached
             from ensure._list_partitions_v1(parent, key_column, candidates) as l
+        ), ranked as materialized ( -- bounds as numbers that order them
+            select s.*, r.low, r.high
+            from spans as s
+            cross join lateral (
+                select min(n.rank) filter (where n.place = 1), max(n.rank) filter (where n.place = 2)
+                from (select e.place,
+                             case when e.bound in ('MINVALUE', '-infinity') then '-Infinity'::numeric
+                                  when e.bound in ('MAXVALUE', 'infinity') then 'Infinity'::numeric
+                                  when key_type = 'date'::regtype then (e.bound::date - '2000-01-01'::date)::numeric
+                                  when key_type = 'timestamp'::regtype then extract(epoch from e.bound::timestamp)
+                                  when key_type = 'timestamptz'::regtype then extract(epoch from e.bound::timestamptz)
+                                  else e.bound::numeric end as rank
+                      from unnest(array[s.lower_bound, s.upper_bound]) with ordinality as e (bound, place)) as n
+            ) as r (low, high)
         )
         select w.cell, w.lower_bound as cell_lower, w.upper_bound as cell_upper,
                p.partition, p.lower_bound, p.upper_bound, p.detached,
                p.low <= w.low and p.high >= w.high as contains
-        from wanted as w
-        join present as p on p.low < w.high and p.high > w.low
+        from ranked as w
+        join ranked as p on p.low < w.high and p.high > w.low
+        where w.cell is not null and p.partition is not null
         order by w.cell
     loop
         if v_row.detached then

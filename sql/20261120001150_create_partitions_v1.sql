@@ -35,6 +35,8 @@ declare
     v_relations regclass[];
     v_modes text[];
     v_busy text;
+    v_wait integer := 0;
+    v_patient boolean := true;
     v_deep boolean := false;
     v_tries integer := 0;
     v_clashes integer := 0;
@@ -52,10 +54,11 @@ begin
         v_lower := lower_bounds;
         v_upper := upper_bounds;
         begin
-            perform ensure._take_locks_v1(
-                v_relations, v_modes, parent,
-                case when v_written then 0
-                     else ensure._first_wait_v1(v_relations[1], v_modes[1], max_block, v_end, v_tries = 1) end);
+            if not v_written then
+                v_wait := ensure._first_wait_v1(v_relations[1], v_modes[1], max_block, v_end, v_patient);
+                v_patient := v_patient and v_wait <= extract(epoch from max_block) * 1000; -- once
+            end if;
+            perform ensure._take_locks_v1(v_relations, v_modes, parent, v_wait);
 
             v_candidates := ensure._unseen_partitions_v1(parent, v_key.schema_name, v_key.table_name,
                                                          lower_bounds, upper_bounds, labels, v_deep);

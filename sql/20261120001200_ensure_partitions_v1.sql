@@ -43,7 +43,10 @@ declare
     v_lower text[];
     v_upper text[];
     v_label text[];
+    v_cells integer[];
     v_found oid[];
+    v_found_lower text[];
+    v_found_upper text[];
     v_missing_lower text[];
     v_missing_upper text[];
 begin
@@ -78,21 +81,23 @@ begin
     end if;
 
     -- Not all under the names given here: look at what the partitions hold, whatever they are called.
-    select array_agg(w.lower_bound order by w.cell), array_agg(w.upper_bound order by w.cell)
-    into v_missing_lower, v_missing_upper
-    from unnest(v_lower, v_upper) with ordinality as w (lower_bound, upper_bound, cell)
-    where w.cell not in (select c.cell
-                         from ensure._cover_cells_v1(parent, v_key.key_column, v_key.key_type, v_lower, v_upper, '{}') as c);
-    if v_missing_lower is null then
+    select array_agg(c.cell), array_agg(c.partition), array_agg(c.lower_bound), array_agg(c.upper_bound)
+    into v_cells, v_found, v_found_lower, v_found_upper
+    from ensure._cover_cells_v1(parent, v_key.key_column, v_key.key_type, v_lower, v_upper, '{}') as c;
+    if cardinality(v_cells) = cardinality(v_label) then
         return query
         select f.partition::regclass, f.lower_bound, f.upper_bound, 'exists'
-        from (select distinct on (c.partition) c.*
-              from ensure._cover_cells_v1(parent, v_key.key_column, v_key.key_type, v_lower, v_upper, '{}') as c
-              order by c.partition, c.cell) as f
+        from (select distinct on (u.partition) u.*
+              from unnest(v_cells, v_found, v_found_lower, v_found_upper) as u (cell, partition, lower_bound, upper_bound)
+              order by u.partition, u.cell) as f
         order by f.cell;
         return;
     end if;
 
+    select array_agg(w.lower_bound order by w.cell), array_agg(w.upper_bound order by w.cell)
+    into v_missing_lower, v_missing_upper
+    from unnest(v_lower, v_upper) with ordinality as w (lower_bound, upper_bound, cell)
+    where w.cell = any (v_cells) is not true;
     perform ensure._check_writable_v1(parent, v_key.owner, format('%s partitions of "%s" are missing',
                                                                   cardinality(v_missing_lower), parent));
     perform ensure._check_lock_table_v1(parent, cardinality(v_missing_lower));
