@@ -29,7 +29,8 @@ select l.relation::regclass,
        case
            when l.pid is null then format('prepared transaction %L', x.gid)
            else concat_ws(', ', format('pid %s', l.pid),
-                          format('role %I', a.usename),
+                          nullif(a.backend_type, 'client backend'),
+                          'role ' || quote_ident(a.usename),
                           'application ' || quote_literal(nullif(a.application_name, '')),
                           a.state || ' for ' || date_trunc('milliseconds', clock_timestamp() - a.state_change))
        end || format(' (%s on %s)', l.mode, l.relation::regclass)
@@ -41,7 +42,9 @@ join pg_locks as l on l.locktype = 'relation'
                   and l.granted
                   and l.pid is distinct from pg_backend_pid()
 left join pg_stat_activity as a on a.pid = l.pid
-left join pg_prepared_xacts as x on l.pid is null and l.virtualtransaction = format('-1/%s', x.transaction)
+left join pg_locks as t on l.pid is null and t.pid is null and t.locktype = 'transactionid'
+                       and t.virtualtransaction = l.virtualtransaction
+left join pg_prepared_xacts as x on x.transaction = t.transactionid
 where l.database = (select d.oid from pg_database as d where d.datname = current_database())
 order by l.pid, l.relation, l.mode
 $fn$;

@@ -15,9 +15,9 @@ as $fn$
 --
 -- Errors   55P03  not to be had: the first within first_wait milliseconds, or another at once;
 --                 TABLE_NAME of the error says which. The caller's subtransaction must roll back.
--- Locks    as asked: share update exclusive on a partitioned table alone, other modes on its partitions too;
---          before that the advisory lock (1162760018, oid of queue), where one caller waits instead of all.
---          Any login can hold that one, so nothing depends on it: not to be had in first_wait, it is left
+-- Locks    as asked, a partitioned table without its partitions; before that the advisory lock
+--          (1162760018, oid of queue), where callers queue instead of on the tables. Any login can hold it,
+--          so nothing depends on it: not to be had in first_wait, it is left
 -- Races    leaves lock_timeout at 50 ms for what the caller's next statements lock; the caller puts it back
 begin
     if first_wait > 0 then
@@ -30,8 +30,7 @@ begin
     end if;
     for v_at in 1 .. cardinality(relations) loop
         begin
-            execute format('lock table %s%s in %s mode%s',
-                           case modes[v_at] when 'share update exclusive' then 'only ' end, relations[v_at], modes[v_at],
+            execute format('lock table only %s in %s mode%s', relations[v_at], modes[v_at],
                            case when v_at > 1 or first_wait = 0 then ' nowait' end);
         exception when lock_not_available then
             raise exception using

@@ -10,8 +10,9 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 -- _attach_locks_v1: the locks on other relations that ATTACH PARTITION takes, and on parent, in canonical order.
 --
--- Returns  parent in share update exclusive; its default partition in access exclusive; tables its foreign keys
---          point to and (from 15) whose foreign keys point at it in share row exclusive; then by oid
+-- Returns  parent first, in share update exclusive; then by oid its default partition in access exclusive; tables
+--          that its foreign keys point to (their partitions have constraints of their own) and, from 15, tables
+--          whose foreign keys point at it in share row exclusive
 with wanted (relation, mode, strength) as (
     select parent::oid, 'share update exclusive', 1
     union all
@@ -27,6 +28,7 @@ with wanted (relation, mode, strength) as (
     from pg_constraint as k
     where k.confrelid = parent and k.contype = 'f'
       and current_setting('server_version_num')::integer >= 150000
+      and not exists (select from pg_constraint as u where u.oid = k.conparentid and u.confrelid = parent)
 ), strongest as (
     select distinct on (w.relation) w.relation, w.mode
     from wanted as w

@@ -27,7 +27,9 @@ declare module 'vitest' {
 /** One server for a run, a template that dbmate migrated as a role that is no superuser, one PgBouncer before it. */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
     const given = process.env.DATABASE_URL;
-    const embedded = given ? undefined : await temporaryServer(majorOf(process.env.PG), { max_connections: '150' });
+    const embedded = given ? undefined : await temporaryServer(majorOf(process.env.PG), {
+        max_connections: '150', max_prepared_transactions: '5',
+    });
     const admin = given ? await normalizedUrl(given) : (embedded?.url ?? '');
     const suffix = randomBytes(4).toString('hex');
     const template = `ensure_template_${suffix}`;

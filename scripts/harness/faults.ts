@@ -1,5 +1,5 @@
 import postgres from 'postgres';
-import { connectOptions, type Session } from './sessions.js';
+import { connectOptions, settle, type Session } from './sessions.js';
 
 /** What may happen to a session from outside. `admin` is a URL whose role may signal it. */
 export interface Faults {
@@ -27,4 +27,15 @@ export async function withFaults<Result>(admin: string, body: (faults: Faults) =
     } finally {
         await sql.end({ timeout: 0 });
     }
+}
+
+/** Returns once the server at `url` accepts connections again after a crash. */
+export async function recovered(url: string): Promise<void> {
+    for (const end = Date.now() + 30_000; Date.now() < end;) {
+        const sql = postgres(url, { ...connectOptions, connect_timeout: 2 });
+        const { code } = await settle(sql`select 1`);
+        await sql.end({ timeout: 0 });
+        if (code === 'ok') return;
+    }
+    throw new Error('the server does not accept connections again');
 }

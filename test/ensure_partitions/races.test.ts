@@ -47,3 +47,60 @@ describe.each(isolationLevels)('%s', (isolation) => {
         });
     });
 });
+
+describe.each(isolationLevels)('%s, beyond the matrix', (isolation) => {
+    const run = (body: (url: string) => Promise<void>, setup = table): Promise<void> => withTestDatabase(async ({ url }) => {
+        await withSessions(url, ['dba'], ({ dba }) => dba.run(setup));
+        await body(url);
+    });
+
+    test('callers that insert first and ensure inside the same transaction: no error while nobody waits for their rows', () =>
+        run(async (owner) => {
+            const report = await stampede({
+                owner, callers, rounds: 10, isolation, transaction: true,
+                steps: (caller, round) => [
+                    `insert into app.events values (-1, ${caller})`,
+                    `select outcome from ensure.ensure_partitions_v1('app.events', '100', ${round * 100}, max_block => '5 s')`,
+                    `insert into app.events values (${round * 100}, ${caller})`,
+                ],
+            });
+            expect(report.codes).toEqual({ ok: callers * 10 });
+        }, `${table}; create table app.old partition of app.events for values from (-1) to (0)`));
+
+    test('callers whose ranges overlap in part: every range once, no error', () =>
+        run(async (owner) => {
+            const report = await stampede({
+                owner, callers, rounds: 5, isolation, transaction: false,
+                steps: (caller, round) => [
+                    `select outcome from ensure.ensure_partitions_v1('app.events', '10', ${round * 200 + caller * 10}, ahead => 3)`,
+                ],
+            });
+            expect(report.codes).toEqual({ ok: callers * 5 });
+            expect(report.outcomes.flatMap(({ rows }) => rows).filter(({ outcome }) => outcome === 'created')).toHaveLength((callers + 3) * 5);
+        }));
+
+    test('two parents in one transaction in opposite order: nobody is a deadlock victim', () =>
+        run(async (owner) => {
+            const call = (name: string, round: number) =>
+                `select outcome from ensure.ensure_partitions_v1('app.${name}', '100', ${round * 100}, max_block => '100 ms')`;
+            const report = await stampede({
+                owner, callers, rounds: 5, isolation, transaction: true,
+                steps: (caller, round) => (caller % 2 ? ['events', 'more'] : ['more', 'events']).map((name) => call(name, round)),
+            });
+            // A caller that has made one partition has written: it gives way with a code of its own.
+            expect(Object.keys(report.codes).filter((code) => !['ok', 'NS003'].includes(code))).toEqual([]);
+            expect(report.codes.ok).toBeGreaterThan(0);
+        }, `${table}; create table app.more (id bigint) partition by range (id)`));
+});
+
+test('negative control: CREATE TABLE IF NOT EXISTS … PARTITION OF fails under the same stampede', () =>
+    withTestDatabase(async ({ url }) => {
+        await withSessions(url, ['dba'], ({ dba }) => dba.run(table));
+        const report = await stampede({
+            owner: url, callers, rounds: 10, isolation: 'read committed', transaction: false,
+            steps: (_caller, round) => [
+                `create table if not exists app.p${round} partition of app.events for values from (${round}) to (${round + 1})`,
+            ],
+        });
+        expect((report.codes['42P07'] ?? 0) + (report.codes['23505'] ?? 0)).toBeGreaterThan(0);
+    }));
