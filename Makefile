@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help node migrate test lint typecheck psql sql start stop clean
+.PHONY: help node migrate test bench lint typecheck psql sql start stop clean
 
 # A dollar sign in Q reaches the shell as it is.
 override Q := $(value Q)
@@ -16,6 +16,9 @@ migrate: dist/cli.js ## install ensure in DATABASE_URL or in an embedded Postgre
 
 test: dist/cli.js ## run the tests (PG=14 to PG=18, PG=all)
 	@PG=$(PG) npm test --silent
+
+bench: dist/cli.js ## measure what docs/partitions.md quotes (PG=14 to PG=18)
+	@PG=$(PG) node dist/bench.js
 
 lint: node_modules/.installed ## check the style of the code
 	@npm run --silent lint

@@ -7,11 +7,12 @@ language plpgsql
 stable
 security invoker
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 as $fn$
 -- check_install_v1: what of pg-ensure is installed here, and what of the server matters to it.
 --
--- Returns  item, value, detail: one row for the server, each extension, the pooler, the switch, each function.
---          client_pid is the process id the client was given at connect (libpq: PQbackendPID).
+-- Returns  one row for the server, each extension, the pooler, the switch and each function.
+--          client_pid is the process id that the client was given at connect (libpq: PQbackendPID).
 --          It differs from the backend's own behind a pooler; without it the pooler is 'unknown'.
 -- Locks    none beyond catalog reads; runs read-only and on a standby
 -- Rights   USAGE on schema ensure
@@ -35,7 +36,8 @@ begin
            case when client_pid is null then 'unknown'
                 when client_pid = pg_backend_pid() then 'no'
                 else 'yes' end,
-           case when client_pid is null then 'pass client_pid => the process id your client was given at connect' end;
+           case when client_pid is null
+                then 'pass client_pid => the process id that your client was given at connect' end;
 
     return query
     select 'ensure.ddl'::text,
@@ -44,9 +46,9 @@ begin
                 else 'calls that would change something raise NS002' end;
 
     return query
-    select format('%s', substring(p.proname::text from '^(.*)_v\d+$')),
+    select substring(p.proname::text from '^(.*)_v\d+$'),
            substring(p.proname::text from '_(v\d+)$'),
-           split_part(obj_description(p.oid, 'pg_proc'), E'\n', 1)
+           obj_description(p.oid, 'pg_proc')
     from pg_proc as p
     where p.pronamespace = 'ensure'::regnamespace
       and p.proname::text ~ '^[a-z].*_v\d+$'

@@ -3,7 +3,7 @@ create function ensure._blockers_v1(
     relations regclass[],
     modes text[]
 )
-returns table (relation regclass, held text, index_build boolean, holder text)
+returns table (relation regclass, held text, index_build boolean, autovacuum boolean, holder text)
 language sql
 stable
 security invoker
@@ -11,28 +11,32 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 -- _blockers_v1: who holds a lock that conflicts with taking modes[i] on relations[i].
 --
--- Returns  relation, held: the mode; index_build: a concurrent index build or reindex; holder: words for
---          a DETAIL. Prepared transactions are named by gid.
+-- Returns  held: the mode; index_build: a concurrent index build or reindex; holder: words for a
+--          DETAIL. Prepared transactions are named by gid.
 -- Rights   what pg_stat_activity hides from this role is left out of the words
 with conflicts (mode, held) as (
-    values ('share update exclusive', array['ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock',
-                                            'ExclusiveLock', 'AccessExclusiveLock']),
-           ('share row exclusive', array['RowExclusiveLock', 'ShareUpdateExclusiveLock', 'ShareLock',
-                                         'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock']),
-           ('access exclusive', array['AccessShareLock', 'RowShareLock', 'RowExclusiveLock',
-                                      'ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock',
-                                      'ExclusiveLock', 'AccessExclusiveLock'])
+    values ('share update exclusive',
+            '{ShareUpdateExclusiveLock,ShareLock,ShareRowExclusiveLock,ExclusiveLock,'
+            'AccessExclusiveLock}'::text[]),
+           ('share row exclusive',
+            '{RowExclusiveLock,ShareUpdateExclusiveLock,ShareLock,ShareRowExclusiveLock,'
+            'ExclusiveLock,AccessExclusiveLock}'),
+           ('access exclusive',
+            '{AccessShareLock,RowShareLock,RowExclusiveLock,ShareUpdateExclusiveLock,ShareLock,'
+            'ShareRowExclusiveLock,ExclusiveLock,AccessExclusiveLock}')
 )
 select l.relation::regclass,
        l.mode,
        exists (select from pg_stat_progress_create_index as p where p.pid = l.pid),
+       a.pid is not null and a.usesysid is null, -- the one part of a worker that everybody may see
        case
            when l.pid is null then format('prepared transaction %L', x.gid)
            else concat_ws(', ', format('pid %s', l.pid),
-                          nullif(a.backend_type, 'client backend'),
+                          case when a.usesysid is null then 'autovacuum' end,
                           'role ' || quote_ident(a.usename),
                           'application ' || quote_literal(nullif(a.application_name, '')),
-                          a.state || ' for ' || date_trunc('milliseconds', clock_timestamp() - a.state_change))
+                          format('%s for %s', a.state,
+                                 date_trunc('milliseconds', clock_timestamp() - a.state_change)))
        end || format(' (%s on %s)', l.mode, l.relation::regclass)
 from unnest(relations, modes) as w (relation, mode)
 join conflicts as c on c.mode = w.mode

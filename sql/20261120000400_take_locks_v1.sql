@@ -11,14 +11,16 @@ volatile
 security invoker
 set search_path = pg_catalog, pg_temp
 as $fn$
--- _take_locks_v1: modes[i] is held on relations[i] for every i; waits for the first, never while holding a table.
+-- _take_locks_v1: modes[i] is held on relations[i]; waits for the first, never while holding one.
 --
 -- Errors   55P03  not to be had: the first within first_wait milliseconds, or another at once;
 --                 TABLE_NAME of the error says which. The caller's subtransaction must roll back.
+--          42501  this role may not lock queue itself
 -- Locks    as asked, a partitioned table without its partitions; before that the advisory lock
---          (1162760018, oid of queue), where callers queue instead of on the tables. Any login can hold it,
---          so nothing depends on it: not to be had in first_wait, it is left
--- Races    leaves lock_timeout at 50 ms for what the caller's next statements lock; the caller puts it back
+--          (1162760018, oid of queue), where callers wait instead of on the tables. Any login can
+--          hold it, so nothing depends on it: not to be had in first_wait, it is left
+-- Races    leaves lock_timeout at 50 ms for what the next statements lock; the caller puts it back
+-- Rights   ATTACH may lock tables that LOCK TABLE may not: those are left to it
 begin
     if first_wait > 0 then
         perform set_config('lock_timeout', format('%sms', first_wait), true);
@@ -32,11 +34,17 @@ begin
         begin
             execute format('lock table only %s in %s mode%s', relations[v_at], modes[v_at],
                            case when v_at > 1 or first_wait = 0 then ' nowait' end);
-        exception when lock_not_available then
-            raise exception using
-                errcode = 'lock_not_available',
-                message = format('could not lock "%s" in %s mode', relations[v_at], modes[v_at]),
-                table = relations[v_at]::text;
+        exception
+            when lock_not_available then
+                raise exception using
+                    errcode = 'lock_not_available',
+                    message = format('could not lock "%s" in %s mode',
+                                     relations[v_at], modes[v_at]),
+                    table = relations[v_at]::text;
+            when insufficient_privilege then
+                if relations[v_at] = queue then
+                    raise;
+                end if;
         end;
     end loop;
     perform set_config('lock_timeout', '50ms', true);
@@ -44,7 +52,7 @@ end
 $fn$;
 
 comment on function ensure._take_locks_v1(regclass[], text[], regclass, integer) is
-    'modes[i] is held on relations[i] for every i; waits for the first, never while holding a table.';
+    'modes[i] is held on relations[i]; waits for the first, never while holding one.';
 
 create function ensure._first_wait_v1(
     relation regclass,
@@ -61,20 +69,21 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 -- _first_wait_v1: for how many milliseconds an attempt may wait for its first lock.
 --
--- Returns  max_block, or the caller's own lock_timeout where that is shorter, or what is left until then.
---          With patient, and only SHARE UPDATE EXCLUSIVE in the way of a stronger mode: past deadlock_timeout,
---          since a running autovacuum gives way to nobody who waits less
+-- Returns  the least of max_block, the caller's own lock_timeout and what is left until then. With
+--          patient, nothing but autovacuum in the way and time for it: a little past
+--          deadlock_timeout, since autovacuum gives way to nobody who waits less
 -- Errors   NS006  a concurrent index build is in the way: it would wait for us while we wait for it
 declare
-    v_holders text;
-    v_others boolean;
+    v_autovacuum boolean;
     v_builds text;
-    v_wait numeric := least(extract(epoch from max_block), extract(epoch from until - clock_timestamp()),
-                            nullif(extract(epoch from current_setting('lock_timeout')::interval), 0));
+    v_left numeric := extract(epoch from until - clock_timestamp());
+    v_wait numeric := least(extract(epoch from max_block), v_left,
+                            nullif(extract(epoch from
+                                           current_setting('lock_timeout')::interval), 0));
+    v_patience numeric := extract(epoch from current_setting('deadlock_timeout')::interval) + 0.2;
 begin
-    select string_agg(b.holder, '; '), bool_or(b.held <> 'ShareUpdateExclusiveLock'),
-           string_agg(b.holder, '; ') filter (where b.index_build)
-    into v_holders, v_others, v_builds
+    select bool_and(b.autovacuum), string_agg(b.holder, '; ') filter (where b.index_build)
+    into v_autovacuum, v_builds
     from ensure._blockers_v1(array[relation], array[mode]) as b;
 
     if v_builds is not null then
@@ -83,8 +92,8 @@ begin
             message = format('"%s" is locked by a concurrent index build', relation),
             detail = format('Held by %s.', v_builds),
             hint = 'Call again when the index build has ended.';
-    elsif patient and mode <> 'share update exclusive' and not v_others then
-        v_wait := greatest(v_wait, extract(epoch from current_setting('deadlock_timeout')::interval) + 0.2);
+    elsif patient and v_autovacuum and v_patience < v_left then
+        v_wait := greatest(v_wait, v_patience);
     end if;
     return greatest(1, least(v_wait * 1000, 2147483647));
 end
@@ -107,16 +116,17 @@ volatile
 security invoker
 set search_path = pg_catalog, pg_temp
 as $fn$
--- _pause_v1: between two attempts, a pause that grows with tries and has jitter; past until an error instead.
+-- _pause_v1: a pause between two attempts that grows and has jitter; an error once time is up.
 --
--- Errors   NS003  this transaction has written, so it may not wait while it holds what it wrote
+-- Errors   NS003  this transaction has written, so it may not wait while others wait for it
 --          55P03  the time is spent
 declare
     v_left double precision := extract(epoch from until - clock_timestamp());
     v_holders text;
 begin
     if v_left > 0 then
-        perform pg_sleep(least(v_left, (0.5 + random()) * least(0.005 * 2 ^ least(tries, 10), 0.2)));
+        perform pg_sleep(least(v_left,
+                               (0.5 + random()) * least(0.005 * 2 ^ least(tries, 10), 0.2)));
         return;
     end if;
 
@@ -124,19 +134,25 @@ begin
     from ensure._blockers_v1(relations, modes) as b;
     raise exception using
         errcode = case when written then 'NS003' else 'lock_not_available' end,
-        message = case when written then format('%s, and this transaction has already written', problem) else problem end,
+        message = case when written
+                       then format('%s, and this transaction has already written', problem)
+                       else problem end,
         detail = format('Gave up after %s attempts. %s', tries,
-                        coalesce(format('In the way: %s.', v_holders), 'Nothing is in the way now.')),
+                        coalesce('In the way: ' || v_holders || '.',
+                                 'What was in the way is not there now.')),
         hint = concat_ws(' ',
-                         case when written then 'Call before the first write of the transaction, or in one of its own.'
-                              else 'Wait for these transactions or end them, or raise max_wait.' end,
+                         case when written
+                              then 'Call before the first write of the transaction,'
+                                   ' or in a transaction of its own.'
+                              else 'Wait for these transactions or end them,'
+                                   ' or raise max_wait.' end,
                          case when not pg_has_role('pg_read_all_stats', 'USAGE')
                               then 'Members of pg_read_all_stats see more of them.' end);
 end
 $fn$;
 
 comment on function ensure._pause_v1(regclass[], text[], text, boolean, integer, timestamptz) is
-    'Between two attempts, a pause that grows with tries and has jitter; past until an error instead.';
+    'A pause between two attempts that grows and has jitter; an error once time is up.';
 
 -- migrate:down
 drop function ensure._pause_v1(regclass[], text[], text, boolean, integer, timestamptz);

@@ -12,9 +12,10 @@ as $fn$
 --
 -- Errors   22004  parent is null
 --          42P01  no such relation
---          40001  parent was created after this transaction's snapshot
+--          40001  parent was created, renamed or moved after this transaction's snapshot
 --          42809  not a partitioned table, or partitioned by LIST or HASH
---          0A000  several key columns, an expression, another type or operator class, a temporary table
+--          0A000  several key columns, an expression, another type or operator class, a temporary
+--                 table
 declare
     v_table record;
 begin
@@ -35,16 +36,17 @@ begin
     left join pg_opclass as o on o.oid = t.partclass[0]
     where c.oid = parent;
 
-    if not found then
-        if has_table_privilege(parent, 'SELECT') is null then -- null: no such table now
-            raise exception using
-                errcode = 'undefined_table',
-                message = format('relation "%s" does not exist', parent),
-                hint = 'Name a partitioned table, for example ''app.events''.';
-        end if;
+    if has_table_privilege(parent, 'SELECT') is null then -- null: no such table now
+        raise exception using
+            errcode = 'undefined_table',
+            message = format('relation "%s" does not exist', parent),
+            hint = 'Name a partitioned table, for example ''app.events''.';
+    elsif to_regclass(format('%I.%I', v_table.nspname, v_table.relname))
+          is distinct from parent then
         raise exception using
             errcode = 'serialization_failure',
-            message = format('relation "%s" was created after the snapshot of this transaction', parent),
+            message = format('relation "%s" was created, renamed or moved after the snapshot'
+                             ' of this transaction', parent),
             hint = 'Begin a new transaction and call again.';
     end if;
 
@@ -63,13 +65,15 @@ begin
     end if;
     if v_table.partnatts <> 1 or v_table.attname is null or not v_table.opcdefault
        or v_table.atttypid not in ('smallint'::regtype, 'integer'::regtype, 'bigint'::regtype,
-                                   'date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype) then
+                                   'date'::regtype, 'timestamp'::regtype,
+                                   'timestamptz'::regtype) then
         raise exception using
             errcode = 'feature_not_supported',
             message = format('the partition key of "%s" is not supported', parent),
             detail = format('Its partition key is %s%s.', pg_get_partkeydef(parent),
                             ' of type ' || format_type(v_table.atttypid, null)),
-            hint = 'The key must be one column of type date, timestamp, timestamptz, smallint, integer or bigint.';
+            hint = 'The key must be one column of type date, timestamp, timestamptz,'
+                   ' smallint, integer or bigint.';
     end if;
     if v_table.relpersistence = 't' then
         raise exception using
@@ -79,7 +83,8 @@ begin
     end if;
 
     return query
-    select v_table.nspname, v_table.relname, v_table.relowner, v_table.attname, v_table.atttypid::regtype;
+    select v_table.nspname, v_table.relname, v_table.relowner, v_table.attname,
+           v_table.atttypid::regtype;
 end
 $fn$;
 

@@ -13,11 +13,12 @@ stable
 security invoker
 set search_path = pg_catalog, pg_temp
 as $fn$
--- _integer_grid_v1: the cells [origin + n * step, origin + (n + 1) * step) that meet [from_value, until_value].
+-- _integer_grid_v1: the cells of an integer grid that meet [from_value, until_value].
 --
--- Returns  in order, and ahead more; a cell that would pass the end of key_type ends there (MINVALUE, MAXVALUE)
+-- Returns  [origin + n * step, origin + (n + 1) * step) in order, and ahead more; a cell that would
+--          pass the end of key_type ends in MINVALUE or MAXVALUE
 -- Errors   22004  from_value is null
---          22023  step is not a positive whole number, a value is not a whole number, from after until
+--          22023  step is not a positive whole number, a value is no whole number, from after until
 --          22003  a value, or a cell that ahead asks for, lies outside key_type
 --          54000  more than 1000 cells
 declare
@@ -56,8 +57,10 @@ begin
             hint = 'Swap them; both ends are included.';
     end if;
 
-    v_first := floor((v_from - v_origin) / v_step);
-    v_last := floor((v_until - v_origin) / v_step) + ahead;
+    -- Not floor(a / b): the quotient of numerics is rounded, the key before a bound would go up.
+    v_first := div(v_from - v_origin, v_step) - (mod(v_from - v_origin, v_step) < 0)::integer;
+    v_last := div(v_until - v_origin, v_step) - (mod(v_until - v_origin, v_step) < 0)::integer
+              + ahead;
     perform ensure._check_cells_v1(v_last - v_first + 1);
     if v_origin + v_last * v_step > v_max then
         raise exception using
@@ -78,7 +81,7 @@ end
 $fn$;
 
 comment on function ensure._integer_grid_v1(regtype, text, text, text, integer, text) is
-    'The cells [origin + n * step, origin + (n + 1) * step) that meet [from_value, until_value].';
+    'The cells of an integer grid that meet [from_value, until_value].';
 
 create function ensure._integer_point_v1(
     argument text,

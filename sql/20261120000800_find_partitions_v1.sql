@@ -11,28 +11,31 @@ stable
 security invoker
 set search_path = pg_catalog, pg_temp
 as $fn$
--- _partition_names_v1: the names a partition may get, in order: table_p<label>, and one with a hash of its bounds.
+-- _partition_names_v1: the names a partition may get: table_p<label>, then one with a hash.
 --
--- Returns  the first only where it fits; the second cut by bytes, on a character boundary, where it does not
+-- Returns  the first only where it fits into 63 bytes; the second, with a hash of table and bounds,
+--          cut by bytes on a character boundary where it does not
 with suffix (plain, hashed) as (
     select format('_p%s', label),
            format('_p%s_%s', label,
-                  encode(substring(sha256(convert_to(concat_ws('|', table_name, lower_bound, upper_bound),
-                                                     current_setting('server_encoding'))) for 4), 'hex'))
+                  encode(substring(sha256(convert_to(
+                             concat_ws('|', table_name, lower_bound, upper_bound),
+                             current_setting('server_encoding'))) for 4), 'hex'))
 )
 select array_remove(array[
            case when octet_length(table_name::text) + octet_length(s.plain) <= 63
                 then concat(table_name, s.plain)::name end,
            concat((select left(table_name::text, n.chars)
                    from generate_series(char_length(table_name::text), 0, -1) as n (chars)
-                   where octet_length(left(table_name::text, n.chars)) + octet_length(s.hashed) <= 63
+                   where octet_length(left(table_name::text, n.chars))
+                         + octet_length(s.hashed) <= 63
                    limit 1), s.hashed)::name
        ], null)
 from suffix as s
 $fn$;
 
 comment on function ensure._partition_names_v1(name, text, text, text) is
-    'The names a partition may get, in order: table_p<label>, and one with a hash of its bounds.';
+    'The names a partition may get: table_p<label>, then one with a hash.';
 
 create function ensure._bounds_v1(
     bound text
@@ -43,14 +46,14 @@ immutable
 security invoker
 set search_path = pg_catalog, pg_temp
 as $fn$
--- _bounds_v1: lower and upper bound out of FOR VALUES FROM (a) TO (b); null for a default partition.
+-- _bounds_v1: both bounds out of FOR VALUES FROM (a) TO (b), null for a default partition.
 select case when bound like 'FOR VALUES FROM (%'
             then array[btrim(split_part(split_part(bound, '(', 2), ')', 1), ''''),
                        btrim(split_part(split_part(bound, '(', 3), ')', 1), '''')] end
 $fn$;
 
 comment on function ensure._bounds_v1(text) is
-    'Lower and upper bound out of FOR VALUES FROM (a) TO (b); null for a default partition.';
+    'Both bounds out of FOR VALUES FROM (a) TO (b), null for a default partition.';
 
 create function ensure._find_partitions_v1(
     parent regclass,
@@ -66,13 +69,14 @@ stable
 security invoker
 set search_path = pg_catalog, pg_temp
 as $fn$
--- _find_partitions_v1: for each cell the partition of parent with its derived name and exactly its bounds, or null.
+-- _find_partitions_v1: for each cell the partition with its derived name and its bounds, or null.
 --
 -- Locks    none beyond catalog reads, whose cost does not grow with the number of partitions
--- Races    an old snapshot shows rows as they were: a row counts only while xmax says that nothing replaced it
+-- Races    an old snapshot shows rows as they were: one counts only while xmax says it is the last
 declare
     v_schema constant oid := (select n.oid from pg_namespace as n where n.nspname = schema_name);
-    v_fresh constant boolean := current_setting('transaction_isolation') not in ('repeatable read', 'serializable');
+    v_fresh constant boolean := current_setting('transaction_isolation')
+                                not in ('repeatable read', 'serializable');
     v_found oid[];
     v_one oid;
 begin
@@ -81,10 +85,12 @@ begin
         select c.oid into v_one
         from pg_class as c
         join pg_inherits as i on i.inhrelid = c.oid and i.inhparent = parent
-        where c.relname = any (ensure._partition_names_v1(table_name, lower_bounds[v_cell], upper_bounds[v_cell], labels[v_cell]))
+        where c.relname = any (ensure._partition_names_v1(table_name, lower_bounds[v_cell],
+                                                          upper_bounds[v_cell], labels[v_cell]))
           and c.relnamespace = v_schema
           and not i.inhdetachpending
-          and ensure._bounds_v1(pg_get_expr(c.relpartbound, 0)) = array[lower_bounds[v_cell], upper_bounds[v_cell]]
+          and ensure._bounds_v1(pg_get_expr(c.relpartbound, 0)) -- with c.oid it would take a lock
+              = array[lower_bounds[v_cell], upper_bounds[v_cell]]
           and (v_fresh or (c.xmax::text = '0' and i.xmax::text = '0'));
         v_found[v_cell] := v_one;
     end loop;
@@ -93,9 +99,9 @@ end
 $fn$;
 
 comment on function ensure._find_partitions_v1(regclass, name, name, text[], text[], text[]) is
-    'For each cell the partition of parent with its derived name and exactly its bounds, or null.';
+    'For each cell the partition with its derived name and its bounds, or null.';
 
 -- migrate:down
-drop function ensure._bounds_v1(text);
 drop function ensure._find_partitions_v1(regclass, name, name, text[], text[], text[]);
+drop function ensure._bounds_v1(text);
 drop function ensure._partition_names_v1(name, text, text, text);

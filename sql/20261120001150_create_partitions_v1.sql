@@ -1,141 +1,4 @@
 -- migrate:up
-create function ensure._create_partitions_v1(
-    parent regclass,
-    lower_bounds text[],
-    upper_bounds text[],
-    labels text[],
-    max_block interval,
-    max_wait interval
-)
-returns table (cell integer, partition oid, lower_bound text, upper_bound text, made boolean)
-language plpgsql
-volatile
-security invoker
-set search_path = pg_catalog, pg_temp
-as $fn$
--- _create_partitions_v1: each cell lies in a partition, made here or by another caller.
---
--- Returns  one row for each cell; made: by this call
--- Errors   as listed by ensure_partitions_v1
--- Locks    each attempt is a subtransaction, rolled back before the next: this call never waits while holding,
---          except 50 ms for what the locks taken first do not cover (a catalog row that a GRANT has written)
--- Races    looks again under the lock; an attempt that finds everything made gives its locks back at once
-declare
-    c_release constant text := 'NS100'; -- not NS000: that would name the whole class
-    v_written constant boolean := pg_current_xact_id_if_assigned() is not null;
-    v_lock_timeout constant text := current_setting('lock_timeout');
-    v_end constant timestamptz := clock_timestamp() + case when v_written then least(max_block, max_wait) else max_wait end;
-    v_key record;
-    v_cell record;
-    v_candidates oid[];
-    v_found oid[];
-    v_lower text[];
-    v_upper text[];
-    v_made boolean[];
-    v_relations regclass[];
-    v_modes text[];
-    v_busy text;
-    v_wait integer := 0;
-    v_patient boolean := true;
-    v_deep boolean := false;
-    v_tries integer := 0;
-    v_clashes integer := 0;
-    v_problem text;
-begin
-    select k.* into strict v_key from ensure._range_key_v1(parent) as k;
-    loop
-        select array_agg(l.relation order by l.relation::text is distinct from v_busy, l.place),
-               array_agg(l.mode order by l.relation::text is distinct from v_busy, l.place)
-        into v_relations, v_modes
-        from ensure._attach_locks_v1(parent) with ordinality as l (relation, mode, place);
-
-        v_found := array_fill(null::oid, array[cardinality(labels)]);
-        v_made := array_fill(false, array[cardinality(labels)]);
-        v_lower := lower_bounds;
-        v_upper := upper_bounds;
-        begin
-            if not v_written then
-                v_wait := ensure._first_wait_v1(v_relations[1], v_modes[1], max_block, v_end, v_patient);
-                v_patient := v_patient and v_wait <= extract(epoch from max_block) * 1000; -- once
-            end if;
-            perform ensure._take_locks_v1(v_relations, v_modes, parent, v_wait);
-
-            v_candidates := ensure._unseen_partitions_v1(parent, v_key.schema_name, v_key.table_name,
-                                                         lower_bounds, upper_bounds, labels, v_deep);
-            for v_cell in
-                select c.* from ensure._cover_cells_v1(parent, v_key.key_column, v_key.key_type,
-                                                       lower_bounds, upper_bounds, v_candidates) as c
-            loop
-                v_found[v_cell.cell] := v_cell.partition;
-                v_lower[v_cell.cell] := v_cell.lower_bound;
-                v_upper[v_cell.cell] := v_cell.upper_bound;
-            end loop;
-            if array_position(v_found, null) is null then
-                raise exception using errcode = c_release;
-            end if;
-
-            for v_at in 1 .. cardinality(labels) loop
-                if v_found[v_at] is null then
-                    v_found[v_at] := ensure._attach_partition_v1(
-                        parent,
-                        ensure._partition_names_v1(v_key.table_name, lower_bounds[v_at], upper_bounds[v_at], labels[v_at]),
-                        lower_bounds[v_at], upper_bounds[v_at]);
-                    v_made[v_at] := true;
-                end if;
-            end loop;
-            if v_found is distinct from array(
-                   select c.partition
-                   from ensure._cover_cells_v1(parent, v_key.key_column, v_key.key_type,
-                                               lower_bounds, upper_bounds, v_candidates) as c
-                   order by c.cell) then
-                raise exception using
-                    errcode = 'NS001',
-                    message = format('partitions of "%s" did not come out with the bounds asked for', parent),
-                    hint = 'Look for an event trigger, or a type modifier of the key that rounds the bounds.';
-            end if;
-            perform set_config('lock_timeout', v_lock_timeout, true);
-            exit;
-        exception
-            when sqlstate 'NS100' then -- everything is there: the locks have gone with the subtransaction
-                exit;
-            when lock_not_available or deadlock_detected then
-                get stacked diagnostics v_busy = table_name, v_problem = message_text;
-            when duplicate_table or duplicate_object or unique_violation or internal_error then
-                -- another session took a name, or wrote the same catalog row, meanwhile
-                get stacked diagnostics v_problem = message_text;
-                v_clashes := v_clashes + 1;
-                if v_clashes > 10 then
-                    raise;
-                end if;
-            when invalid_object_definition then -- overlaps a partition that this snapshot does not show
-                if v_deep or current_setting('transaction_isolation') not in ('repeatable read', 'serializable') then
-                    raise;
-                end if;
-                get stacked diagnostics v_problem = message_text;
-                v_deep := true;
-            when out_of_memory then
-                get stacked diagnostics v_problem = message_text;
-                raise exception using
-                    errcode = 'out_of_memory',
-                    message = format('no room to create %s partitions of "%s": %s', cardinality(labels), parent, v_problem),
-                    hint = format('Raise max_locks_per_transaction to %s and restart, or ask for fewer at a time.',
-                                  greatest(ensure._lock_table_need_v1(parent, cardinality(labels)),
-                                           2 * current_setting('max_locks_per_transaction')::integer));
-        end;
-
-        v_tries := v_tries + 1;
-        perform ensure._pause_v1(v_relations, v_modes, v_problem, v_written, v_tries, v_end);
-    end loop;
-
-    return query
-    select r.cell::integer, r.found, r.lower_bound, r.upper_bound, r.made
-    from unnest(v_found, v_lower, v_upper, v_made) with ordinality as r (found, lower_bound, upper_bound, made, cell);
-end
-$fn$;
-
-comment on function ensure._create_partitions_v1(regclass, text[], text[], text[], interval, interval) is
-    'Each cell lies in a partition, made here or by another caller.';
-
 create function ensure._unseen_partitions_v1(
     parent regclass,
     schema_name name,
@@ -151,11 +14,11 @@ volatile
 security invoker
 set search_path = pg_catalog, pg_temp
 as $fn$
--- _unseen_partitions_v1: tables that may be partitions of parent though this transaction's snapshot does not show them.
+-- _unseen_partitions_v1: tables that may be partitions of parent though the snapshot is too old.
 --
--- Returns  none under READ COMMITTED; else what has the derived names now, or every partition there is
+-- Returns  none under READ COMMITTED; else what has the derived names now, or every partition
 -- Locks    with every, ACCESS SHARE on every partition
--- Races    to_regclass and pg_partition_tree read current catalogs once a relation lock was newly taken
+-- Races    to_regclass and pg_partition_tree read current catalogs once a relation lock is new
 begin
     if current_setting('transaction_isolation') not in ('repeatable read', 'serializable') then
         return '{}';
@@ -165,14 +28,174 @@ begin
     return array(
         select to_regclass(format('%I.%I', schema_name, n.name))::oid
         from unnest(lower_bounds, upper_bounds, labels) as w (lower_bound, upper_bound, label)
-        cross join unnest(ensure._partition_names_v1(table_name, w.lower_bound, w.upper_bound, w.label)) as n (name)
+        cross join unnest(ensure._partition_names_v1(table_name, w.lower_bound, w.upper_bound,
+                                                     w.label)) as n (name)
         where to_regclass(format('%I.%I', schema_name, n.name)) is not null);
 end
 $fn$;
 
-comment on function ensure._unseen_partitions_v1(regclass, name, name, text[], text[], text[], boolean) is
-    'Tables that may be partitions of parent though this transaction''s snapshot does not show them.';
+comment on function ensure._unseen_partitions_v1(regclass, name, name, text[], text[], text[],
+                                                 boolean) is
+    'Tables that may be partitions of parent though the snapshot is too old.';
+
+create function ensure._create_partitions_v1(
+    parent regclass,
+    lower_bounds text[],
+    upper_bounds text[],
+    labels text[],
+    missing integer[],
+    max_block interval,
+    max_wait interval
+)
+returns table (cell integer, partition oid, lower_bound text, upper_bound text, made boolean)
+language plpgsql
+volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _create_partitions_v1: each cell lies in a partition, made here or by another caller.
+--
+-- Returns  one row for each cell; made: by this call
+-- Errors   as listed by ensure_partitions_v1
+-- Locks    each attempt is a subtransaction, rolled back before the next: it never waits while
+--          holding, except 50 ms for what it did not lock first (a row that a GRANT has written)
+-- Races    looks again under the lock; an attempt that finds all made gives its locks back at once
+declare
+    v_written constant boolean := pg_current_xact_id_if_assigned() is not null;
+    v_lock_timeout constant text := current_setting('lock_timeout');
+    v_end constant timestamptz := clock_timestamp()
+        + least(max_wait, case when v_written then max_block end, '100 years');
+    v_key record;
+    v_cell record;
+    v_candidates oid[];
+    v_found oid[];
+    v_lower text[];
+    v_upper text[];
+    v_made boolean[];
+    v_relations regclass[];
+    v_modes text[];
+    v_busy text;
+    v_wait integer := 0;
+    v_patient boolean := true;
+    v_default_checked boolean := false;
+    v_deep boolean := false;
+    v_tries integer := 0;
+    v_clashes integer := 0;
+    v_problem text;
+begin
+    select k.* into strict v_key from ensure._range_key_v1(parent) as k;
+    loop
+        select array_agg(l.relation order by l.relation::text is distinct from v_busy, l.place),
+               array_agg(l.mode order by l.relation::text is distinct from v_busy, l.place)
+        into v_relations, v_modes
+        from ensure._attach_locks_v1(parent) with ordinality as l (relation, mode, place);
+        v_found := array_fill(null::oid, array[cardinality(labels)]);
+        v_made := array_fill(false, array[cardinality(labels)]);
+        v_lower := lower_bounds;
+        v_upper := upper_bounds;
+        begin
+            if not v_written then
+                v_wait := ensure._first_wait_v1(v_relations[1], v_modes[1], max_block, v_end,
+                                                v_patient);
+                v_patient := v_patient and v_wait <= extract(epoch from max_block) * 1000; -- once
+            end if;
+            if not v_default_checked then
+                perform ensure._check_default_v1(
+                    parent, v_key.key_column,
+                    array(select lower_bounds[m.cell] from unnest(missing) as m (cell)),
+                    array(select upper_bounds[m.cell] from unnest(missing) as m (cell)),
+                    max_block, v_wait);
+                v_default_checked := true;
+            end if;
+            perform ensure._take_locks_v1(v_relations, v_modes, parent, v_wait);
+
+            v_candidates := ensure._unseen_partitions_v1(
+                parent, v_key.schema_name, v_key.table_name, lower_bounds, upper_bounds, labels,
+                v_deep);
+            for v_cell in
+                select c.*
+                from ensure._cover_cells_v1(parent, v_key.key_column, v_key.key_type,
+                                            lower_bounds, upper_bounds, v_candidates) as c
+            loop
+                v_found[v_cell.cell] := v_cell.partition;
+                v_lower[v_cell.cell] := v_cell.lower_bound;
+                v_upper[v_cell.cell] := v_cell.upper_bound;
+            end loop;
+            if array_position(v_found, null) is null then
+                raise exception using errcode = 'NS100'; -- not NS000: that is the whole class
+            end if;
+            for v_at in 1 .. cardinality(labels) loop
+                if v_found[v_at] is null then
+                    v_found[v_at] := ensure._attach_partition_v1(
+                        parent, ensure._partition_names_v1(v_key.table_name, lower_bounds[v_at],
+                                                           upper_bounds[v_at], labels[v_at]),
+                        lower_bounds[v_at], upper_bounds[v_at]);
+                    v_made[v_at] := true;
+                end if;
+            end loop;
+            perform set_config('lock_timeout', v_lock_timeout, true);
+            exit;
+        exception
+            when sqlstate 'NS100' then -- all is there: the locks have gone with the subtransaction
+                exit;
+            when lock_not_available or deadlock_detected then
+                get stacked diagnostics v_busy = table_name, v_problem = message_text;
+                if v_busy = '' then
+                    v_problem := format('could not lock all that a new partition of "%s" needs',
+                                        parent);
+                end if;
+            when duplicate_table or duplicate_object or unique_violation or internal_error
+                 or undefined_table then
+                -- another session took a name, wrote the same catalog row, or dropped a table
+                get stacked diagnostics v_problem = message_text;
+                v_clashes := v_clashes + 1;
+                if v_clashes > 10 then
+                    raise;
+                end if;
+            when invalid_object_definition then -- overlaps what this snapshot does not show
+                if v_deep or current_setting('transaction_isolation')
+                             not in ('repeatable read', 'serializable') then
+                    raise;
+                end if;
+                get stacked diagnostics v_problem = message_text;
+                v_deep := true;
+            when check_violation then
+                get stacked diagnostics v_problem = message_text, v_busy = table_name;
+                raise exception using
+                    errcode = 'NS004',
+                    message = format('default partition "%s" of "%s" holds rows of the range'
+                                     ' asked for', v_busy, parent),
+                    detail = v_problem,
+                    hint = 'Move these rows out of the default partition, then call again.';
+            when out_of_memory then
+                get stacked diagnostics v_problem = message_text;
+                raise exception using
+                    errcode = 'out_of_memory',
+                    message = format('no room to create %s partitions of "%s": %s',
+                                     cardinality(missing), parent, v_problem),
+                    hint = format('Raise max_locks_per_transaction to %s and restart,'
+                                  ' or ask for fewer at a time.',
+                                  greatest(
+                                      ensure._lock_table_need_v1(parent, cardinality(missing)),
+                                      2 * current_setting('max_locks_per_transaction')::integer));
+        end;
+
+        v_tries := v_tries + 1;
+        perform ensure._pause_v1(v_relations, v_modes, v_problem, v_written, v_tries, v_end);
+    end loop;
+
+    return query
+    select r.cell::integer, r.found, r.lower_bound, r.upper_bound, r.made
+    from unnest(v_found, v_lower, v_upper, v_made)
+         with ordinality as r (found, lower_bound, upper_bound, made, cell);
+end
+$fn$;
+
+comment on function ensure._create_partitions_v1(regclass, text[], text[], text[], integer[],
+                                                 interval, interval) is
+    'Each cell lies in a partition, made here or by another caller.';
 
 -- migrate:down
+drop function ensure._create_partitions_v1(regclass, text[], text[], text[], integer[],
+                                           interval, interval);
 drop function ensure._unseen_partitions_v1(regclass, name, name, text[], text[], text[], boolean);
-drop function ensure._create_partitions_v1(regclass, text[], text[], text[], interval, interval);

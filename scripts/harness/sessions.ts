@@ -11,11 +11,14 @@ export interface Outcome {
 /** A statement that was sent and may be waiting. */
 export interface Step {
     /** Resolves once the server reports that this session waits for `holder`; rejects when the step ends first. */
-    blockedBy(holder: Session): Promise<void>;
+    blockedBy(holder: Session, patience?: number): Promise<void>;
     outcome(): Promise<Outcome>;
 }
 
-/** One named connection. A test orders sessions by who blocks whom, never by sleeping. */
+/**
+ * One named connection. A test orders sessions by who blocks whom, never by sleeping.
+ * Several statements in one string are one transaction for the server: what a `begin` in the middle opens began before it.
+ */
 export interface Session {
     name: string;
     pid: number;
@@ -76,8 +79,8 @@ async function openSession(url: string, name: string, watcher: postgres.Sql): Pr
         const outcome = settle(sql.unsafe(statement).simple()).then((result) => (ended = result));
         return {
             outcome: () => bounded(outcome, watcher, `${name} to end: ${statement}`),
-            blockedBy: async (holder) => {
-                const deadline = Date.now() + patienceMs;
+            blockedBy: async (holder, patience = patienceMs) => {
+                const deadline = Date.now() + patience;
                 for (;;) {
                     const [row] = await watcher`select ${holder.pid}::int = any (pg_blocking_pids(${pid})) as waits`;
                     if (row?.waits) return;

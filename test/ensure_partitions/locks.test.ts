@@ -28,6 +28,13 @@ const situations: Record<string, string> = {
         create table other (o int references t) partition by range (o);
         create table other_p partition of other for values from (0) to (10)`,
     'foreign key to itself': 'create table t (k int primary key, o int references t) partition by range (k)',
+    'foreign key to the table above': `
+        create table root (k int primary key, o int references root) partition by range (k);
+        create table t partition of root for values from (0) to (1000) partition by range (k)`,
+    'default partition with partitions': `
+        create table t (k int primary key) partition by range (k);
+        create table t_default partition of t default partition by range (k);
+        create table t_default_p partition of t_default default`,
     'default partition': `
         create table t (k int primary key) partition by range (k);
         create table t_default partition of t default`,
@@ -56,6 +63,7 @@ describe('what a creating call holds until commit is what docs/locks.md says', (
                 .map(([, , relation, on14, later]) => `${relation} ${major === 14 ? on14 : later}`)
                 .filter((line) => !line.endsWith(' none'));
             expect(measured).toEqual(expected.sort());
+            expect(expected).not.toEqual([]);
             await owner.run(`rollback; begin; create table t_p0 (like t including all);
                              alter table t attach partition t_p0 for values from (0) to (10)`);
             const attach = (await owner.run(held)).map(({ relation, mode }) => `${String(relation)} ${String(mode)}`);
@@ -64,6 +72,15 @@ describe('what a creating call holds until commit is what docs/locks.md says', (
 });
 
 describe('a call that finds nothing to do', () => {
+    test('takes no lock for a partition that somebody else named either', () =>
+        withTestDatabase(({ url }) => withSessions(url, ['a', 'b'], async ({ a, b }) => {
+            await a.run('create table t (k int) partition by range (k); create table odd partition of t for values from (0) to (100)');
+            await a.run('begin; lock table t in access exclusive mode');
+            await b.run("begin; set local lock_timeout = '1ms'");
+            expect(await b.run(ensure(5))).toEqual([{ outcome: 'exists' }]);
+            expect(await b.run('select count(*)::int as n from pg_locks where pid = pg_backend_pid() and relation >= 16384')).toEqual([{ n: 0 }]);
+        })));
+
     test.each(isolationLevels)('%s: answers while others hold ACCESS EXCLUSIVE on everything, and takes no lock', (isolation) =>
         withTestDatabase(({ url }) => withSessions(url, ['a', 'b'], async ({ a, b }) => {
             await a.run('create table t (k int) partition by range (k)');
@@ -85,6 +102,39 @@ describe('a call that finds nothing to do', () => {
             await a.run('begin; lock table t in access exclusive mode');
             await b.run("set lock_timeout = '50ms'");
             expect((await b.attempt(ensure(5))).code).toBe('55P03');
+        })));
+});
+
+describe('a default partition', () => {
+    const parent = 'create table t (k int) partition by range (k); create table rest partition of t default';
+
+    test.each(isolationLevels)('%s: 16 callers for different ranges: all succeed', (isolation) =>
+        withTestDatabase(async ({ url }) => {
+            await withSessions(url, ['dba'], ({ dba }) => dba.run(parent));
+            const report = await stampede({
+                owner: url, callers: 16, rounds: 3, isolation, transaction: true,
+                steps: (caller, round) => [ensure((round * 16 + caller) * 10), `insert into t values (${(round * 16 + caller) * 10})`],
+            });
+            expect(report.codes).toEqual({ ok: 48 });
+        }));
+
+    test('held by an open creator: 55P03 within max_wait, or NS003 for a caller that has written; never unbounded', () =>
+        withTestDatabase(({ url }) => withSessions(url, ['a', 'b', 'c'], async ({ a, b, c }) => {
+            await a.run(`${parent}; create table r (x int)`);
+            await a.run('begin');
+            await a.run(ensure(5));
+            const error = expectError(await b.attempt(ensure(15, ", max_wait => '300 ms', max_block => '100 ms'")), '55P03');
+            expect(error.detail).toContain(`pid ${a.pid}`);
+            await c.run('begin; insert into r values (1)');
+            expectError(await c.attempt(ensure(15, ", max_block => '100 ms'")), 'NS003');
+        })));
+
+    test('one too large to be read once for each new partition within max_block is NS004, before anything is locked', () =>
+        withTestDatabase(({ url }) => withSessions(url, ['a'], async ({ a }) => {
+            await a.run(`${parent}; insert into rest select -1 from generate_series(1, 300000)`);
+            const error = expectError(await a.attempt(ensure(5, ", ahead => 19, max_block => '0'")), 'NS004');
+            expect(error.detail).toContain('20 partitions');
+            expect(await a.run(ensure(5, ", max_block => '1 min'"))).toEqual([{ outcome: 'created' }]);
         })));
 });
 
@@ -224,8 +274,9 @@ describe('slow writers', () => {
     test('negative control: without one wait past deadlock_timeout it never does', (context) => {
         if (!surroundings.embedded) context.skip('needs a server of its own with another autovacuum_naptime; DATABASE_URL is set');
         return withAutovacuum(async ({ a, b }) => {
-            await withoutGuard(a, '_first_wait_v1', 'patient and mode', 'false and mode');
+            await withoutGuard(a, '_first_wait_v1', 'patient and v_autovacuum', 'false and v_autovacuum');
             const { detail } = expectError(await b.attempt(ensure(5, ", max_block => '50 ms', max_wait => '3 s'")), '55P03');
+            expect(detail).toContain('autovacuum');
             expect(detail).toContain('ShareUpdateExclusiveLock on public.other');
         });
     });

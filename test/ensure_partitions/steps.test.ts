@@ -121,6 +121,66 @@ describe.each(isolationLevels)('%s', (isolation) => {
             await b.run("insert into t values (5, 'b'); commit");
         }));
 
+    test('a tree on one column: bounds are those of the partition, not of what is above it', () =>
+        withTable(async ({ a, b, dba }) => {
+            await dba.run('create table mid partition of t for values from (0) to (100) partition by range (k)');
+            const inMid = (step: string) => `select partition::text, lower_bound, upper_bound, outcome
+                                             from ensure.ensure_partitions_v1('mid', '${step}', 5)`;
+            await b.run(`${begin}; select 1`);
+            await a.run(inMid('10'));
+            expect(await b.run(inMid('10'))).toEqual([{ partition: 'mid_p0', lower_bound: '0', upper_bound: '10', outcome: 'exists' }]);
+            expectError(await b.attempt(inMid('20')), 'NS001');
+        }));
+
+    test('a parent that is a default partition itself', () =>
+        withTable(async ({ a, b, dba }) => {
+            await dba.run('create table mid partition of t default partition by range (k)');
+            await b.run(`${begin}; select 1`);
+            await a.run("select ensure.ensure_partitions_v1('mid', '10', 5)");
+            expect(await b.run("select outcome from ensure.ensure_partitions_v1('mid', '10', 5)")).toEqual([{ outcome: 'exists' }]);
+        }));
+
+    test('a default partition and a referenced table dropped since the snapshot are not missed', () =>
+        withTestDatabase(({ url }) => withSessions(url, ['a', 'b'], async ({ a, b }) => {
+            await a.run(`create table ref (id int primary key);
+                         create table t (k int, r int references ref) partition by range (k); create table rest partition of t default`);
+            await b.run(`${begin}; select 1`);
+            await a.run('drop table rest; drop table ref cascade');
+            expect(await b.run(ensure(5))).toEqual([{ outcome: 'created' }]);
+        })));
+
+    test('a row that reaches the default partition in between is NS004', () =>
+        withTestDatabase(({ url }) => withSessions(url, ['a', 'b'], async ({ a, b }) => {
+            await a.run('create table t (k int) partition by range (k); create table rest partition of t default');
+            await b.run(`${begin}; select 1`);
+            await a.run('begin; insert into t values (5)');
+            const call = b.start(ensure(5));
+            await call.blockedBy(a);
+            await a.run('commit');
+            const { message } = expectError(await call.outcome(), 'NS004');
+            expect(message).toContain('rest');
+        })));
+
+    test('a parent renamed since the snapshot is 40001', () =>
+        withTable(async ({ a, b }) => {
+            await b.run(`${begin}; select 1`);
+            await a.run('alter table t rename to u');
+            const outcome = await b.attempt("select outcome from ensure.ensure_partitions_v1('u', '10', 5)");
+            if (isolation === 'read committed') expect(outcome.rows).toEqual([{ outcome: 'created' }]);
+            else expectError(outcome, '40001');
+        }));
+
+    test('a read-only no-op after a GRANT on the partition, rolled back or committed since the snapshot', () =>
+        withTable(async ({ a, b }) => {
+            await a.run(ensure(5));
+            await a.run('begin; grant select on t_p0 to public');
+            await a.run('rollback');
+            await b.run(`${begin} read only; select 1`);
+            expect(await b.run(ensure(5))).toEqual([{ outcome: 'exists' }]);
+            await a.run('grant select on t_p0 to public');
+            expect(await b.run(ensure(5))).toEqual([{ outcome: 'exists' }]);
+        }));
+
     test('another grid that comes in between is an error under the lock too, not success', () =>
         withTable(async ({ a, b }) => {
             await b.run(`${begin}; select 1 from t`);
@@ -221,7 +281,7 @@ describe('negative controls', () => {
 
     test('without the early release, a caller that lost keeps the next one waiting', () =>
         withTable(async ({ a, b, dba }) => {
-            await withoutGuard(dba, '_create_partitions_v1', /raise exception using errcode = c_release;/, 'exit;');
+            await withoutGuard(dba, '_create_partitions_v1', /raise exception using errcode = 'NS100';.*/, 'exit;');
             await b.run('begin isolation level repeatable read; select 1 from t');
             await a.run(ensure(5));
             await b.run(ensure(5));
@@ -232,7 +292,7 @@ describe('negative controls', () => {
     test('without the retry, a GRANT in between surfaces as XX000', () =>
         withTable(async ({ a, b, dba }) => {
             await withoutGuard(dba, '_create_partitions_v1', 'v_clashes > 10', 'true');
-            await withoutGuard(dba, '_take_locks_v1', /'50ms'/, "'10s'");
+            await withoutGuard(dba, '_take_locks_v1', "'50ms'", "'10s'");
             await a.run('begin; grant select on t to public');
             const first = b.start(ensure(5));
             await first.blockedBy(a);

@@ -1,0 +1,69 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { describe, expect, test } from 'vitest';
+import { answers, message, table } from '../scripts/print.js';
+import { withSessions, type Session } from '../scripts/harness/sessions.js';
+import { withTestDatabase } from './context.js';
+
+const root = new URL('../', import.meta.url);
+const read = (file: string): string => readFileSync(new URL(file, root), 'utf8');
+const pages = ['README.md', ...readdirSync(new URL('docs/', root)).map((name) => `docs/${name}`)].filter((name) => name.endsWith('.md'));
+
+interface Example {
+    sql: string;
+    output: string | undefined;
+}
+
+/** Blocks of SQL, each with the block of text that follows it at once, when one does. */
+function examples(page: string): Example[] {
+    return [...page.matchAll(/^```sql\n([^]*?)^```\n(?:\n```text\n([^]*?)^```\n)?/gm)]
+        .map(([, sql = '', output]) => ({ sql, output }));
+}
+
+/** What psql prints for each statement, but for the CONTEXT of errors. */
+async function typed(session: Session, sql: string): Promise<string> {
+    const printed: string[] = [];
+    for (const statement of sql.split(/;$/m).map((text) => text.trim()).filter(Boolean)) {
+        try {
+            printed.push(...(await answers(session.sql, statement)).map(table));
+        } catch (error) {
+            printed.push(message(error as Error, false));
+        }
+    }
+    return `${printed.join('\n').trimEnd()}\n`;
+}
+
+describe('every SQL block runs, and prints what the page says', () => {
+    test.each(pages.filter((page) => examples(read(page)).length > 0))('%s', (page) =>
+        withTestDatabase(({ url }) => withSessions(url, ['reader'], async ({ reader }) => {
+            for (const { sql, output } of examples(read(page))) {
+                const printed = await typed(reader, sql);
+                if (output === undefined) expect(printed, sql).not.toContain('ERROR:');
+                else expect(printed, sql).toBe(output);
+            }
+        })));
+
+    test('negative control: a page that says something else fails', () =>
+        withTestDatabase(({ url }) => withSessions(url, ['reader'], async ({ reader }) => {
+            const [example] = examples('```sql\nselect 1 as one;\n```\n\n```text\n one \n-----\n   2\n(1 row)\n```\n');
+            expect(await typed(reader, example?.sql ?? '')).not.toBe(example?.output);
+        })));
+});
+
+test('docs/errors.md is what the headers of the functions say', () =>
+    withTestDatabase(({ url }) => withSessions(url, ['reader'], async ({ reader }) => {
+        const functions = await reader.run(`select p.proname as name, p.prosrc as source from pg_proc as p
+            where p.pronamespace = 'ensure'::regnamespace and p.proname !~ '^_' and p.prosrc ~ '\\n-- Errors ' order by 1`);
+        const sections = functions.map(({ name, source }) => {
+            const field = /^-- Errors {3}((?:.*\n)(?:--\s{10}.*\n)*)/m.exec(String(source))?.[1] ?? '';
+            const rows = field.replaceAll(/\n--\s{14,}/g, ' ').split('\n').map((line) => line.replace(/^--/, '').trim()).filter(Boolean)
+                .map((line) => /^((?:[0-9A-Z]{5}(?:, )?)+)\s+(.*)$/.exec(line)?.slice(1) ?? ['?', line]);
+            return [`## ${String(name)}`, '', '| SQLSTATE | when |', '|---|---|', ...rows.map(([code, when]) => `| ${code} | ${when} |`), ''].join('\n');
+        });
+        const head = `# Errors
+
+Written by \`test/docs.test.ts\` from the headers of the functions. Class NS is our own; PostgreSQL's conditions keep their codes.
+Every error changes nothing, and its HINT says what to do.
+
+`;
+        await expect(`${head}${sections.join('\n')}`).toMatchFileSnapshot('../docs/errors.md');
+    })));
