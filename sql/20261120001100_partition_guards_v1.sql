@@ -140,6 +140,35 @@ $fn$;
 comment on function ensure._check_lock_table_v1(regclass, integer) is
     'The server''s lock table has room for so many new partitions of parent.';
 
+create function ensure._raise_out_of_locks_v1(
+    parent regclass,
+    partitions integer,
+    problem text
+)
+returns void
+language plpgsql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _raise_out_of_locks_v1: the error for a lock table that others have filled.
+--
+-- Errors   53200  always
+begin
+    raise exception using
+        errcode = 'out_of_memory',
+        message = format('no room to create %s partitions of "%s": %s',
+                         partitions, parent, problem),
+        hint = format('Raise max_locks_per_transaction to %s and restart,'
+                      ' or ask for fewer at a time.',
+                      greatest(ensure._lock_table_need_v1(parent, partitions),
+                               2 * current_setting('max_locks_per_transaction')::integer));
+end
+$fn$;
+
+comment on function ensure._raise_out_of_locks_v1(regclass, integer, text) is
+    'The error for a lock table that others have filled.';
+
 create function ensure._check_writable_v1(
     parent regclass,
     schema_name name,
@@ -181,7 +210,8 @@ begin
             message = format('%s and role "%s" may not create it', missing, current_user),
             detail = format('The owner of "%s" is "%s".', parent, pg_get_userbyid(owner)),
             hint = format('Call as the owner, or as a member that inherits from it'
-                          ' and can become it: GRANT %I TO %I.', pg_get_userbyid(owner), current_user);
+                          ' and can become it: GRANT %I TO %I.',
+                          pg_get_userbyid(owner), current_user);
     elsif not (has_schema_privilege(schema_name, 'CREATE')
                and has_schema_privilege(owner, schema_name, 'CREATE')) then
         raise exception using
@@ -201,6 +231,7 @@ comment on function ensure._check_writable_v1(regclass, name, oid, text) is
 
 -- migrate:down
 drop function ensure._check_writable_v1(regclass, name, oid, text);
+drop function ensure._raise_out_of_locks_v1(regclass, integer, text);
 drop function ensure._check_lock_table_v1(regclass, integer);
 drop function ensure._lock_table_need_v1(regclass, integer);
 drop function ensure._check_default_v1(regclass, name, text[], text[], interval, integer);

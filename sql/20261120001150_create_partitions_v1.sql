@@ -38,12 +38,70 @@ comment on function ensure._unseen_partitions_v1(regclass, name, name, text[], t
                                                  boolean) is
     'Tables that may be partitions of parent though the snapshot is too old.';
 
+create function ensure._fill_cells_v1(
+    parent regclass,
+    lower_bounds text[],
+    upper_bounds text[],
+    labels text[],
+    deep boolean
+)
+returns table (cell integer, partition oid, lower_bound text, upper_bound text, made boolean)
+language plpgsql
+volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _fill_cells_v1: each cell lies in a partition; the caller holds the locks.
+--
+-- Returns  one row for each cell; made: by this call
+-- Errors   as of _cover_cells_v1 and _attach_partition_v1
+--          42P17  a new partition overlaps one that the snapshot does not show: call with deep
+declare
+    v_key record;
+    v_cell record;
+    v_found oid[];
+begin
+    select k.* into strict v_key from ensure._range_key_v1(parent) as k;
+    made := false;
+    for v_cell in
+        select c.*
+        from ensure._cover_cells_v1(
+                 parent, v_key.key_column, v_key.key_type, lower_bounds, upper_bounds,
+                 ensure._unseen_partitions_v1(parent, v_key.schema_name, v_key.table_name,
+                                              lower_bounds, upper_bounds, labels, deep)) as c
+    loop
+        cell := v_cell.cell;
+        partition := v_cell.partition;
+        lower_bound := v_cell.lower_bound;
+        upper_bound := v_cell.upper_bound;
+        v_found[cell] := partition;
+        return next;
+    end loop;
+    made := true;
+    for v_at in 1 .. cardinality(labels) loop
+        if v_found[v_at] is null then
+            cell := v_at;
+            lower_bound := lower_bounds[v_at];
+            upper_bound := upper_bounds[v_at];
+            partition := ensure._attach_partition_v1(
+                parent, ensure._partition_names_v1(v_key.table_name, lower_bound, upper_bound,
+                                                   labels[v_at]), lower_bound, upper_bound);
+            return next;
+        end if;
+    end loop;
+end
+$fn$;
+
+comment on function ensure._fill_cells_v1(regclass, text[], text[], text[], boolean) is
+    'Each cell lies in a partition; the caller holds the locks.';
+
 create function ensure._create_partitions_v1(
     parent regclass,
     lower_bounds text[],
     upper_bounds text[],
     labels text[],
-    missing integer[],
+    missing_lower text[],
+    missing_upper text[],
     max_block interval,
     max_wait interval
 )
@@ -66,8 +124,6 @@ declare
     v_end constant timestamptz := clock_timestamp()
         + least(max_wait, case when v_written then max_block end, '100 years');
     v_key record;
-    v_cell record;
-    v_candidates oid[];
     v_found oid[];
     v_lower text[];
     v_upper text[];
@@ -89,10 +145,6 @@ begin
                array_agg(l.mode order by l.relation::text is distinct from v_busy, l.place)
         into v_relations, v_modes
         from ensure._attach_locks_v1(parent) with ordinality as l (relation, mode, place);
-        v_found := array_fill(null::oid, array[cardinality(labels)]);
-        v_made := array_fill(false, array[cardinality(labels)]);
-        v_lower := lower_bounds;
-        v_upper := upper_bounds;
         begin
             if not v_written then
                 v_wait := ensure._first_wait_v1(v_relations[1], v_modes[1], max_block, v_end,
@@ -100,39 +152,19 @@ begin
                 v_patient := v_patient and v_wait <= extract(epoch from max_block) * 1000; -- once
             end if;
             if not v_default_checked then
-                perform ensure._check_default_v1(
-                    parent, v_key.key_column,
-                    array(select lower_bounds[m.cell] from unnest(missing) as m (cell)),
-                    array(select upper_bounds[m.cell] from unnest(missing) as m (cell)),
-                    max_block, v_wait);
+                perform ensure._check_default_v1(parent, v_key.key_column, missing_lower,
+                                                 missing_upper, max_block, v_wait);
                 v_default_checked := true;
             end if;
             perform ensure._take_locks_v1(v_relations, v_modes, parent, v_wait);
 
-            v_candidates := ensure._unseen_partitions_v1(
-                parent, v_key.schema_name, v_key.table_name, lower_bounds, upper_bounds, labels,
-                v_deep);
-            for v_cell in
-                select c.*
-                from ensure._cover_cells_v1(parent, v_key.key_column, v_key.key_type,
-                                            lower_bounds, upper_bounds, v_candidates) as c
-            loop
-                v_found[v_cell.cell] := v_cell.partition;
-                v_lower[v_cell.cell] := v_cell.lower_bound;
-                v_upper[v_cell.cell] := v_cell.upper_bound;
-            end loop;
-            if array_position(v_found, null) is null then
+            select array_agg(f.partition order by f.cell), array_agg(f.lower_bound order by f.cell),
+                   array_agg(f.upper_bound order by f.cell), array_agg(f.made order by f.cell)
+            into v_found, v_lower, v_upper, v_made
+            from ensure._fill_cells_v1(parent, lower_bounds, upper_bounds, labels, v_deep) as f;
+            if not true = any (v_made) then
                 raise exception using errcode = 'NS100'; -- not NS000: that is the whole class
             end if;
-            for v_at in 1 .. cardinality(labels) loop
-                if v_found[v_at] is null then
-                    v_found[v_at] := ensure._attach_partition_v1(
-                        parent, ensure._partition_names_v1(v_key.table_name, lower_bounds[v_at],
-                                                           upper_bounds[v_at], labels[v_at]),
-                        lower_bounds[v_at], upper_bounds[v_at]);
-                    v_made[v_at] := true;
-                end if;
-            end loop;
             perform set_config('lock_timeout', v_lock_timeout, true);
             exit;
         exception
@@ -169,15 +201,8 @@ begin
                     hint = 'Move these rows out of the default partition, then call again.';
             when out_of_memory then
                 get stacked diagnostics v_problem = message_text;
-                raise exception using
-                    errcode = 'out_of_memory',
-                    message = format('no room to create %s partitions of "%s": %s',
-                                     cardinality(missing), parent, v_problem),
-                    hint = format('Raise max_locks_per_transaction to %s and restart,'
-                                  ' or ask for fewer at a time.',
-                                  greatest(
-                                      ensure._lock_table_need_v1(parent, cardinality(missing)),
-                                      2 * current_setting('max_locks_per_transaction')::integer));
+                perform ensure._raise_out_of_locks_v1(parent, cardinality(missing_lower),
+                                                      v_problem);
         end;
 
         v_tries := v_tries + 1;
@@ -191,11 +216,12 @@ begin
 end
 $fn$;
 
-comment on function ensure._create_partitions_v1(regclass, text[], text[], text[], integer[],
+comment on function ensure._create_partitions_v1(regclass, text[], text[], text[], text[], text[],
                                                  interval, interval) is
     'Each cell lies in a partition, made here or by another caller.';
 
 -- migrate:down
-drop function ensure._create_partitions_v1(regclass, text[], text[], text[], integer[],
+drop function ensure._create_partitions_v1(regclass, text[], text[], text[], text[], text[],
                                            interval, interval);
+drop function ensure._fill_cells_v1(regclass, text[], text[], text[], boolean);
 drop function ensure._unseen_partitions_v1(regclass, name, name, text[], text[], text[], boolean);

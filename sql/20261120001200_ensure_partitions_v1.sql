@@ -20,7 +20,7 @@ set intervalstyle = 'postgres'
 set timezone = 'UTC'
 set standard_conforming_strings = on
 as $fn$
--- ensure_partitions_v1: each cell of the grid that meets the range, and ahead more, has a partition.
+-- ensure_partitions_v1: each cell of the grid that meets the range, and ahead more, is there.
 --
 -- Returns  partition, its bounds (times in UTC), outcome 'exists' | 'created', in their order.
 --          The range is [from_value, until_value], for times from now when left out. A wider
@@ -58,7 +58,8 @@ declare
     v_found oid[];
     v_found_lower text[];
     v_found_upper text[];
-    v_missing integer[];
+    v_missing_lower text[];
+    v_missing_upper text[];
 begin
     if num_nulls(step, ahead, zone, max_block, max_wait) > 0 then
         raise exception using
@@ -116,19 +117,21 @@ begin
         return;
     end if;
 
-    v_missing := array(select n from generate_series(1, cardinality(v_label)) as g (n)
-                       where g.n = any (v_cells) is not true order by g.n);
+    select array_agg(w.lower_bound order by w.cell), array_agg(w.upper_bound order by w.cell)
+    into v_missing_lower, v_missing_upper
+    from unnest(v_lower, v_upper) with ordinality as w (lower_bound, upper_bound, cell)
+    where w.cell = any (v_cells) is not true;
     perform ensure._check_writable_v1(
         parent, v_key.schema_name, v_key.owner,
         format('partition of "%s" from %s to %s is missing', parent,
-               v_lower[v_missing[1]], v_upper[v_missing[1]]));
-    perform ensure._check_lock_table_v1(parent, cardinality(v_missing));
+               v_missing_lower[1], v_missing_upper[1]));
+    perform ensure._check_lock_table_v1(parent, cardinality(v_missing_lower));
     return query
     select f.partition::regclass, f.lower_bound, f.upper_bound,
            case when f.made then 'created' else 'exists' end
     from (select distinct on (c.partition) c.*
-          from ensure._create_partitions_v1(parent, v_lower, v_upper, v_label, v_missing,
-                                            max_block, max_wait) as c
+          from ensure._create_partitions_v1(parent, v_lower, v_upper, v_label, v_missing_lower,
+                                            v_missing_upper, max_block, max_wait) as c
           order by c.partition, c.cell) as f
     order by f.cell;
 end
@@ -136,7 +139,7 @@ $fn$;
 
 comment on function ensure.ensure_partitions_v1(regclass, text, anycompatible, anycompatible,
                                                 integer, text, text, interval, interval) is
-    'Each cell of the grid that meets the range, and ahead more, has a partition.';
+    'Each cell of the grid that meets the range, and ahead more, is there.';
 
 -- migrate:down
 drop function ensure.ensure_partitions_v1(regclass, text, anycompatible, anycompatible,

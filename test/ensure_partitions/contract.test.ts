@@ -111,7 +111,7 @@ describe('the grid', () => {
             await owner.run(parent('timestamptz'));
             const utc = await ensure(owner, "'t', '1 day', '2026-03-08', '2026-03-09'");
             await owner.run(`set timezone = 'America/New_York'; set datestyle = 'German'; set intervalstyle = 'sql_standard';
-                             set standard_conforming_strings = off; set quote_all_identifiers = on`);
+                             set standard_conforming_strings = off`);
             expect(await ensure(owner, "'t', '1 day', '2026-03-08', '2026-03-09'"))
                 .toEqual(utc.map((line) => line.replace(/created$/, 'exists')));
             expect(await owner.run('show timezone')).toEqual([{ TimeZone: 'America/New_York' }]);
