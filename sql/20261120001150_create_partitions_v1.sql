@@ -191,6 +191,13 @@ begin
                 end if;
                 get stacked diagnostics v_problem = message_text;
                 v_deep := true;
+            when object_in_use then
+                get stacked diagnostics v_problem = message_text;
+                raise exception using
+                    errcode = 'object_in_use',
+                    message = v_problem,
+                    hint = format('Call before the statement that uses "%s", not from a trigger'
+                                  ' or cursor on it.', parent);
             when check_violation then
                 get stacked diagnostics v_problem = message_text, v_busy = table_name;
                 raise exception using

@@ -2,7 +2,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { answers, message, table } from '../scripts/print.js';
 import { withSessions, type Session } from '../scripts/harness/sessions.js';
-import { withTestDatabase } from './context.js';
+import { surroundings, withTestDatabase } from './context.js';
 
 const root = new URL('../', import.meta.url);
 const read = (file: string): string => readFileSync(new URL(file, root), 'utf8');
@@ -29,7 +29,7 @@ async function typed(session: Session, sql: string): Promise<string> {
             printed.push(message(error as Error, false));
         }
     }
-    return `${printed.join('\n').trimEnd()}\n`;
+    return `${printed.join('\n').trimEnd()}\n`.replaceAll(surroundings.server.owner, 'app'); // the role of make migrate
 }
 
 describe('every SQL block runs, and prints what the page says', () => {
@@ -62,7 +62,7 @@ test('docs/errors.md is what the headers of the functions say', () =>
         const head = `# Errors
 
 Written by \`test/docs.test.ts\` from the headers of the functions. Class NS is our own; PostgreSQL's conditions keep their codes.
-Every error changes nothing, and its HINT says what to do.
+An error changes nothing; the HINT of each that a function raises says what to do.
 
 `;
         await expect(`${head}${sections.join('\n')}`).toMatchFileSnapshot('../docs/errors.md');

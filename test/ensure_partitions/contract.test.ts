@@ -329,6 +329,17 @@ describe('bad input: one clear coded error, nothing created', () => {
         }));
 });
 
+test('called from a trigger on the parent it is 55006 and says to call before', () =>
+    withOwner(async (owner) => {
+        await owner.run(`${parent('integer')};
+            create function f() returns trigger language plpgsql as $$ begin
+                perform ensure.ensure_partitions_v1('t', '10', 5); return null; end $$;
+            create trigger g before insert on t for each statement execute function f()`);
+        const { hint } = expectError(await owner.attempt('insert into t values (5)'), '55006');
+        expect(hint).toContain('not from a trigger');
+        expect(await partitions(owner, 't')).toEqual([]);
+    }));
+
 describe('rights and switches', () => {
     test('ensure.ddl = off: what exists is answered, what is missing is NS002 and names the setting', () =>
         withOwner(async (owner) => {
