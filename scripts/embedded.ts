@@ -1,12 +1,12 @@
 import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { chownSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { binaries, majorOf, type Major } from './binaries.js';
 import { UserError } from './errors.js';
+import { freePort, portIsFree } from './ports.js';
 import { disownPid, readyServer, runningServer } from './postmaster.js';
 import { canEnter, ownedFolder, unprivilegedUser } from './unprivileged.js';
 
@@ -71,7 +71,8 @@ export async function startServer(options: ServerOptions): Promise<Server> {
             return { major, url, port: found.port, dataFolder, password, pid: found.pid, stop };
         }
         disownPid(dataFolder);
-        const port = attempt === 1 && options.port && await freePort(options.port) || await freePort();
+        const wanted = attempt === 1 && options.port && await portIsFree(options.port);
+        const port = wanted && options.port || await freePort();
         const settings = {
             listen_addresses: '127.0.0.1', port: String(port), unix_socket_directories: '',
             ...(durable ? {} : forgetful), ...options.settings,
@@ -81,8 +82,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
         try {
             await run(major, 'pg_ctl', ['start', '-w', '-D', dataFolder, '-l', log, '-o', flags.join(' ')]);
         } catch (error) {
-            const portIsTaken = await freePort(port) === undefined;
-            if (portIsTaken && attempt < startAttempts) continue;
+            if (!await portIsFree(port) && attempt < startAttempts) continue;
             const why = existsSync(log) ? readFileSync(log).subarray(logged).toString().trim() : '';
             throw new UserError(`PostgreSQL ${major} does not start in ${dataFolder}:\n`
                 + (why.split('\n').slice(-8).join('\n') || (error as Error).message));
@@ -122,19 +122,6 @@ async function run(major: Major, name: 'initdb' | 'pg_ctl', args: string[]): Pro
         const { stderr, message } = error as Error & { stderr?: string };
         throw new UserError(`${name} of PostgreSQL ${major} failed: ${stderr?.trim() || message}`);
     }
-}
-
-function freePort(wanted: number): Promise<number | undefined>;
-function freePort(): Promise<number>;
-function freePort(wanted = 0): Promise<number | undefined> {
-    return new Promise((resolve, reject) => {
-        const probe = createServer();
-        probe.on('error', (error) => (wanted ? resolve(undefined) : reject(error)));
-        probe.listen(wanted, '127.0.0.1', () => {
-            const address = probe.address();
-            probe.close(() => resolve(typeof address === 'object' ? address?.port : undefined));
-        });
-    });
 }
 
 function temporaryFolder(): string {

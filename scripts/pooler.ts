@@ -1,15 +1,16 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
-import { randomBytes, randomInt } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import {
     chmodSync, chownSync, closeSync, copyFileSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync,
 } from 'node:fs';
-import { connect, createServer } from 'node:net';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import postgres from 'postgres';
 import { environment, type PgBouncer } from './pgbouncer.js';
+import { freePort } from './ports.js';
 import { canEnter, ownedFolder, reachableCopy, unprivilegedUser, type User } from './unprivileged.js';
 
 export { findPgBouncer, type PgBouncer } from './pgbouncer.js';
@@ -203,21 +204,5 @@ async function accepts(port: number): Promise<boolean> {
         return false;
     } finally {
         socket.destroy();
-    }
-}
-
-/** Below the range that Linux takes the ports of outgoing connections from: none of those can take it meanwhile. */
-async function freePort(): Promise<number> {
-    for (;;) {
-        const port = randomInt(15_000, 32_000);
-        const server = createServer().listen(port, '127.0.0.1');
-        try {
-            await once(server, 'listening');
-        } catch {
-            continue; // in use
-        }
-        server.close();
-        await once(server, 'close');
-        return port;
     }
 }

@@ -1,4 +1,24 @@
 -- migrate:up
+create function ensure._integer_end_v1(
+    key_type regtype
+)
+returns numeric
+language plpgsql
+immutable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _integer_end_v1: the largest value of an integer type, null for another type.
+begin
+    return case key_type when 'smallint'::regtype then 32767
+                         when 'integer'::regtype then 2147483647
+                         when 'bigint'::regtype then 9223372036854775807 end;
+end
+$fn$;
+
+comment on function ensure._integer_end_v1(regtype) is
+    'The largest value of an integer type, null for another type.';
+
 create function ensure._integer_grid_v1(
     key_type regtype,
     step text,
@@ -22,9 +42,7 @@ as $fn$
 --          22003  a value, or a cell that ahead asks for, lies outside key_type
 --          54000  more than 1000 cells
 declare
-    v_max constant numeric := case key_type when 'smallint'::regtype then 32767
-                                            when 'integer'::regtype then 2147483647
-                                            else 9223372036854775807 end;
+    v_max constant numeric := ensure._integer_end_v1(key_type);
     v_min constant numeric := -v_max - 1;
     v_step numeric;
     v_origin numeric;
@@ -99,9 +117,7 @@ as $fn$
 -- Errors   22023  not a whole number
 --          22003  outside key_type
 declare
-    v_max constant numeric := case key_type when 'smallint'::regtype then 32767
-                                            when 'integer'::regtype then 2147483647
-                                            else 9223372036854775807 end;
+    v_max constant numeric := ensure._integer_end_v1(key_type);
     v_value numeric;
 begin
     if value !~ '^\s*[+-]?\d{1,40}(\.0*)?\s*$' then
@@ -153,3 +169,4 @@ comment on function ensure._check_cells_v1(numeric) is
 drop function ensure._check_cells_v1(numeric);
 drop function ensure._integer_point_v1(text, text, regtype);
 drop function ensure._integer_grid_v1(regtype, text, text, text, integer, text);
+drop function ensure._integer_end_v1(regtype);

@@ -101,7 +101,59 @@ $fn$;
 comment on function ensure._find_partitions_v1(regclass, name, name, text[], text[], text[]) is
     'For each cell the partition with its derived name and its bounds, or null.';
 
+create function ensure._await_commit_v1(
+    partitions oid[]
+)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _await_commit_v1: whoever created these visible partitions is done, so this session can use them.
+--
+-- Errors   55P03  the creator is still committing after two seconds
+-- Locks    none; reads pg_locks
+-- Races    a transaction is visible a moment before it sends its invalidations, and until then the
+--          relation cache of this session may lack the partition: an insert would find none. It
+--          has done so when its locks are gone, the one on the new partition among them
+declare
+    v_holders text[];
+begin
+    for v_try in 1 .. 2000 loop
+        v_holders := array(select l.virtualtransaction
+                           from pg_locks as l
+                           where l.locktype = 'relation'
+                             and l.relation = any (partitions)
+                             and l.mode = 'AccessExclusiveLock'
+                             and l.granted
+                             and l.pid is distinct from pg_backend_pid());
+        exit when v_holders = '{}';
+        perform
+        from pg_locks as l
+        where l.locktype = 'transactionid' -- the lock on its own end, though that is past
+          and l.mode = 'ExclusiveLock'
+          and l.virtualtransaction = any (v_holders)
+          and age(l.transactionid) > age(pg_snapshot_xmax(pg_current_snapshot())::xid)
+          and l.transactionid <> all (array(select x.id::xid
+                                            from pg_snapshot_xip(pg_current_snapshot()) as x (id)));
+        exit when not found;
+        if v_try = 2000 then
+            raise exception using
+                errcode = 'lock_not_available',
+                message = 'a transaction that created a partition does not come to its end',
+                hint = 'Look for a stopped server process, then call again.';
+        end if;
+        perform pg_sleep(0.001);
+    end loop;
+end
+$fn$;
+
+comment on function ensure._await_commit_v1(oid[]) is
+    'Whoever created these visible partitions is done, so this session can use them.';
+
 -- migrate:down
+drop function ensure._await_commit_v1(oid[]);
 drop function ensure._find_partitions_v1(regclass, name, name, text[], text[], text[]);
 drop function ensure._bounds_v1(text);
 drop function ensure._partition_names_v1(name, text, text, text);

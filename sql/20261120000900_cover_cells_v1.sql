@@ -69,12 +69,7 @@ as $fn$
 -- Errors   NS001  a partition overlaps a cell and does not contain it
 --          NS005  a partition that meets a cell is being detached
 declare
-    v_whole constant boolean := key_type in ('smallint'::regtype, 'integer'::regtype,
-                                             'bigint'::regtype);
-    v_least constant text := case key_type when 'smallint'::regtype then '-32768'
-                                           when 'integer'::regtype then '-2147483648'
-                                           when 'bigint'::regtype then '-9223372036854775808'
-                                           else '-infinity' end;
+    v_end constant numeric := ensure._integer_end_v1(key_type);
     v_row record;
     v_text text;
 begin
@@ -96,8 +91,9 @@ begin
         from cells as c
         join present as p on p.low < c.high and p.high > c.low
         order by c.cell
-        $sql$, case when v_whole then 'numeric' else key_type::text end)
-        using parent, key_column, lower_bounds, upper_bounds, v_least, candidates
+        $sql$, case when v_end is null then key_type::text else 'numeric' end)
+        using parent, key_column, lower_bounds, upper_bounds,
+              coalesce((-v_end - 1)::text, '-infinity'), candidates
     loop
         if v_row.detached or not v_row.contains then
             v_text := format('It holds the range from %s to %s;'

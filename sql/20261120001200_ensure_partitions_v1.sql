@@ -75,7 +75,7 @@ begin
             hint = 'Use zero or more.';
     end if;
     select k.* into strict v_key from ensure._range_key_v1(parent) as k;
-    if v_key.key_type in ('smallint'::regtype, 'integer'::regtype, 'bigint'::regtype) then
+    if ensure._integer_end_v1(v_key.key_type) is not null then
         select array_agg(g.lower_bound), array_agg(g.upper_bound), array_agg(g.label)
         into v_lower, v_upper, v_label
         from ensure._integer_grid_v1(v_key.key_type, step, from_value::text, until_value::text,
@@ -90,6 +90,7 @@ begin
     v_found := ensure._find_partitions_v1(parent, v_key.schema_name, v_key.table_name,
                                           v_lower, v_upper, v_label);
     if array_position(v_found, null) is null then
+        perform ensure._await_commit_v1(v_found);
         return query
         select f.oid::regclass, f.lower_bound, f.upper_bound, 'exists'
         from unnest(v_found, v_lower, v_upper) as f (oid, lower_bound, upper_bound);
@@ -107,6 +108,7 @@ begin
                                                     v_lower, v_upper, v_label, false)
                   else '{}' end) as c;
     if cardinality(v_cells) = cardinality(v_label) then
+        perform ensure._await_commit_v1(v_found);
         return query
         select f.partition::regclass, f.lower_bound, f.upper_bound, 'exists'
         from (select distinct on (u.partition) u.*

@@ -1,6 +1,6 @@
 import { expect, inject, type TestContext } from 'vitest';
 import { at, withDatabase, type Database } from '../scripts/harness/databases.js';
-import type { Outcome } from '../scripts/harness/sessions.js';
+import { withSessions, type Outcome, type Session } from '../scripts/harness/sessions.js';
 
 export const surroundings = inject('surroundings');
 export const major = Math.floor(surroundings.serverVersion / 10_000);
@@ -8,6 +8,10 @@ export const major = Math.floor(surroundings.serverVersion / 10_000);
 /** A database of the test's own, migrated, owned by a role that is no superuser. */
 export const withTestDatabase = <Result>(body: (database: Database) => Promise<Result>): Promise<Result> =>
     withDatabase(surroundings.server, body);
+
+/** One session in such a database, as its owner. */
+export const withOwner = (body: (owner: Session) => Promise<void>): Promise<void> =>
+    withTestDatabase(({ url }) => withSessions(url, ['owner'], ({ owner }) => body(owner)));
 
 /** The URL of `database` through PgBouncer; without PgBouncer the test is skipped by name, and fails where CI is set. */
 export function pooled(context: TestContext, database: Database): string {
