@@ -3,7 +3,8 @@ create function ensure._take_locks_v1(
     relations regclass[],
     modes text[],
     queue regclass,
-    first_wait integer
+    first_wait integer,
+    until timestamptz
 )
 returns void
 language plpgsql
@@ -13,14 +14,17 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 -- _take_locks_v1: modes[i] is held on relations[i]; waits for the first, never while holding one.
 --
--- Errors   55P03  not to be had: the first within first_wait milliseconds, or another at once;
---                 TABLE_NAME of the error says which. The caller's subtransaction must roll back.
+-- Errors   55P03  not to be had: the first within first_wait milliseconds or until then, another
+--                 at once; TABLE_NAME of the error says which. The caller's subtransaction must
+--                 roll back.
 --          42501  this role may not lock queue itself
 -- Locks    as asked, a partitioned table without its partitions; before that the advisory lock
 --          (1162760018, oid of queue), where callers wait instead of on the tables. Any login can
 --          hold it, so nothing depends on it: not to be had in first_wait, it is left
 -- Races    leaves lock_timeout at 50 ms for what the next statements lock; the caller puts it back
 -- Rights   ATTACH may lock tables that LOCK TABLE may not: those are left to it
+declare
+    v_left numeric;
 begin
     if first_wait > 0 then
         perform set_config('lock_timeout', format('%sms', first_wait), true);
@@ -29,6 +33,9 @@ begin
         exception when lock_not_available then
             null;
         end;
+        v_left := extract(epoch from until - clock_timestamp()) * 1000;
+        perform set_config('lock_timeout',
+                           format('%sms', ceil(least(first_wait, greatest(v_left, 1)))), true);
     end if;
     for v_at in 1 .. cardinality(relations) loop
         begin
@@ -51,7 +58,7 @@ begin
 end
 $fn$;
 
-comment on function ensure._take_locks_v1(regclass[], text[], regclass, integer) is
+comment on function ensure._take_locks_v1(regclass[], text[], regclass, integer, timestamptz) is
     'modes[i] is held on relations[i]; waits for the first, never while holding one.';
 
 create function ensure._first_wait_v1(
@@ -157,4 +164,4 @@ comment on function ensure._pause_v1(regclass[], text[], text, boolean, integer,
 -- migrate:down
 drop function ensure._pause_v1(regclass[], text[], text, boolean, integer, timestamptz);
 drop function ensure._first_wait_v1(regclass, text, interval, timestamptz, boolean);
-drop function ensure._take_locks_v1(regclass[], text[], regclass, integer);
+drop function ensure._take_locks_v1(regclass[], text[], regclass, integer, timestamptz);

@@ -5,7 +5,8 @@ create function ensure._check_default_v1(
     lower_bounds text[],
     upper_bounds text[],
     max_block interval,
-    wait integer
+    wait integer,
+    until timestamptz
 )
 returns void
 language plpgsql
@@ -37,7 +38,7 @@ begin
     end if;
 
     begin
-        perform ensure._take_locks_v1(array[v_default], '{access share}', v_default, wait);
+        perform ensure._take_locks_v1(array[v_default], '{access share}', v_default, wait, until);
         v_begin := clock_timestamp();
         execute format($sql$
             select count(*) filter (where ($3 is null or d.%1$I >= $3::%2$s)
@@ -83,7 +84,8 @@ begin
 end
 $fn$;
 
-comment on function ensure._check_default_v1(regclass, name, text[], text[], interval, integer) is
+comment on function ensure._check_default_v1(regclass, name, text[], text[], interval, integer,
+                                             timestamptz) is
     'The default partition, if any, holds no row of the ranges and is quickly read.';
 
 create function ensure._lock_table_need_v1(
@@ -234,4 +236,5 @@ drop function ensure._check_writable_v1(regclass, name, oid, text);
 drop function ensure._raise_out_of_locks_v1(regclass, integer, text);
 drop function ensure._check_lock_table_v1(regclass, integer);
 drop function ensure._lock_table_need_v1(regclass, integer);
-drop function ensure._check_default_v1(regclass, name, text[], text[], interval, integer);
+drop function ensure._check_default_v1(regclass, name, text[], text[], interval, integer,
+                                       timestamptz);

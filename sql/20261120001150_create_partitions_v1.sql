@@ -153,10 +153,10 @@ begin
             end if;
             if not v_default_checked then
                 perform ensure._check_default_v1(parent, v_key.key_column, missing_lower,
-                                                 missing_upper, max_block, v_wait);
+                                                 missing_upper, max_block, v_wait, v_end);
                 v_default_checked := true;
             end if;
-            perform ensure._take_locks_v1(v_relations, v_modes, parent, v_wait);
+            perform ensure._take_locks_v1(v_relations, v_modes, parent, v_wait, v_end);
 
             select array_agg(f.partition order by f.cell), array_agg(f.lower_bound order by f.cell),
                    array_agg(f.upper_bound order by f.cell), array_agg(f.made order by f.cell)

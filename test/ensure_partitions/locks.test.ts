@@ -240,24 +240,26 @@ describe('slow writers', () => {
             expect(await b.run(ensure(5))).toEqual([{ outcome: 'exists' }]);
         })));
 
-    /** A server whose autovacuum is at work on `other` all the time: slow, and again every second. */
-    const withAutovacuum = async (body: (sessions: Record<'a' | 'b', Session>) => Promise<void>): Promise<void> => {
-        const server = await temporaryServer(majorOf(process.env.PG), {
-            autovacuum_naptime: '1s', deadlock_timeout: '300ms', log_autovacuum_min_duration: '0',
-        });
+    /** A server whose autovacuum is at work on `other` all the time; `app` may not see what others do. */
+    const withAutovacuum = async (body: (app: Session, dba: Session) => Promise<void>): Promise<void> => {
+        const server = await temporaryServer(majorOf(process.env.PG), { autovacuum_naptime: '1s', deadlock_timeout: '300ms' });
         try {
             await migrate({ url: server.url });
-            await withSessions(at(server.url, 'postgres'), ['a', 'b'], async ({ a, b }) => {
-                await a.run(situations['foreign key to another table'] ?? '');
-                await a.run(`alter table other set (autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1,
-                                                    autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1);
-                             insert into other select generate_series(1, 50000); delete from other where id % 2 = 0`);
-                for (;;) {
-                    const [row] = await a.run(`select count(*)::int as n from pg_locks
-                                               where relation = 'other'::regclass and mode = 'ShareUpdateExclusiveLock' and granted`);
-                    if (row?.n) break;
-                }
-                await body({ a, b });
+            await withSessions(server.url, ['dba'], async ({ dba }) => {
+                await dba.run(`create role app login password 'app'; grant usage on schema ensure to app;
+                               grant create on schema public to app`);
+                await withSessions(at(server.url, 'postgres', { name: 'app', password: 'app' }), ['app'], async ({ app }) => {
+                    await app.run(situations['foreign key to another table'] ?? '');
+                    await app.run(`alter table other set (autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1,
+                                                          autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1);
+                                   insert into other select generate_series(1, 50000); delete from other where id % 2 = 0`);
+                    for (;;) {
+                        const [row] = await dba.run(`select count(*)::int as n from pg_locks
+                            where relation = 'other'::regclass and mode = 'ShareUpdateExclusiveLock' and granted`);
+                        if (row?.n) break;
+                    }
+                    await body(app, dba);
+                });
             });
         } finally {
             await server.stop('immediate');
@@ -266,16 +268,16 @@ describe('slow writers', () => {
 
     test('autovacuum at work on the other table gives way', (context) => {
         if (!surroundings.embedded) context.skip('needs a server of its own with another autovacuum_naptime; DATABASE_URL is set');
-        return withAutovacuum(async ({ b }) => {
-            expect(await b.run(ensure(5, ", max_block => '50 ms', max_wait => '5 s'"))).toEqual([{ outcome: 'created' }]);
+        return withAutovacuum(async (app) => {
+            expect(await app.run(ensure(5, ", max_block => '50 ms', max_wait => '5 s'"))).toEqual([{ outcome: 'created' }]);
         });
     });
 
     test('negative control: without one wait past deadlock_timeout it never does', (context) => {
         if (!surroundings.embedded) context.skip('needs a server of its own with another autovacuum_naptime; DATABASE_URL is set');
-        return withAutovacuum(async ({ a, b }) => {
-            await withoutGuard(a, '_first_wait_v1', 'patient and v_autovacuum', 'false and v_autovacuum');
-            const { detail } = expectError(await b.attempt(ensure(5, ", max_block => '50 ms', max_wait => '3 s'")), '55P03');
+        return withAutovacuum(async (app, dba) => {
+            await withoutGuard(dba, '_first_wait_v1', 'patient and v_autovacuum', 'false and v_autovacuum');
+            const { detail } = expectError(await app.attempt(ensure(5, ", max_block => '50 ms', max_wait => '3 s'")), '55P03');
             expect(detail).toContain('autovacuum');
             expect(detail).toContain('ShareUpdateExclusiveLock on public.other');
         });
