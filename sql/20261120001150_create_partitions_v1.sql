@@ -125,9 +125,9 @@ declare
         + least(max_wait, case when v_written then max_block end, '100 years');
     v_key record;
     v_found oid[];
-    v_lower text[];
-    v_upper text[];
-    v_made boolean[];
+    v_lower text[] := lower_bounds;
+    v_upper text[] := upper_bounds;
+    v_made boolean[] := array_fill(false, array[cardinality(labels)]);
     v_relations regclass[];
     v_modes text[];
     v_busy text;
@@ -141,6 +141,14 @@ declare
 begin
     select k.* into strict v_key from ensure._range_key_v1(parent) as k;
     loop
+        if v_tries > 0 then
+            v_found := ensure._find_partitions_v1(parent, v_key.schema_name, v_key.table_name,
+                                                  lower_bounds, upper_bounds, labels);
+            if array_position(v_found, null) is null then -- made by others meanwhile
+                perform ensure._await_commit_v1(v_found);
+                exit;
+            end if;
+        end if;
         select array_agg(l.relation order by l.relation::text is distinct from v_busy, l.place),
                array_agg(l.mode order by l.relation::text is distinct from v_busy, l.place)
         into v_relations, v_modes

@@ -202,7 +202,21 @@ describe.each(isolationLevels)('%s', (isolation) => {
             expect((await first.outcome()).code).toBe('ok');
         }));
 
-    test('a caller that has written gets in when nobody is in the way, and after a winner that commits', () =>
+    test('a caller that has written meets a winner that commits: it returns exists, though others hold the lock again', () =>
+        withTable(async ({ a, b, dba }) => {
+            await dba.run(ensure(105));
+            await b.run(`${begin}; insert into t values (105, 'b')`);
+            await a.run('begin');
+            await a.run(ensure(5));
+            const call = b.start(ensure(5, ", max_block => '15 s'"));
+            await a.run(`commit`);
+            await a.run(`begin; ${isolation === 'read committed' ? 'lock table only t in share update exclusive mode' : 'select 1'}`);
+            expect((await call.outcome()).rows).toEqual([{ outcome: 'exists' }]);
+            await a.run('rollback');
+            await b.run("insert into t values (5, 'b'); commit");
+        }));
+
+    test('a caller that has written gets in when nobody is in the way', () =>
         withTable(async ({ a, b }) => {
             await a.run(ensure(105));
             await b.run(`${begin}; insert into t values (105, 'b')`);
