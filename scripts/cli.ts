@@ -118,7 +118,8 @@ function guide(database: Database): string {
         : database.kind === 'container' ? `PG_CONTAINER=${database.image} ` : '';
     const url = database.kind === 'url' ? '$DATABASE_URL' : database.url;
     const make = existsSync('Makefile') ? `\npsql     ${prefix}make psql` : '';
-    return `connect  ${url}${make}
+    const data = database.kind === 'embedded' ? `\ndata     ${database.server.dataFolder}` : '';
+    return `connect  ${url}${data}${make}
 no psql  ${prefix}npx pg-ensure sql 'select now()'
 
 Try it:
