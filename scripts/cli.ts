@@ -45,6 +45,7 @@ program.command('migrate').description('install ensure in the database, or bring
 program.command('sql').description('run SQL and print the rows, where there is no psql')
     .argument('<query>', 'one or several statements').option('--json', 'print rows as JSON, values as text')
     .action(async (query: string, options: { json?: boolean }) => {
+        if (!query.trim()) throw new UserError("no query: pg-ensure sql 'select 1', make sql Q='select 1'", exitCodes.usage);
         const all = await connected((sql) => answers(sql, query));
         print(options.json ? json(all) : all.map(table).join('\n').trimEnd());
     });
@@ -59,7 +60,10 @@ program.command('psql').description('psql in the database').argument('[args...]'
     });
 
 program.command('start').description('start the server for this folder and print its URL')
-    .action(async () => print((await open()).url));
+    .action(async () => {
+        if (process.env.DATABASE_URL) throw new UserError('DATABASE_URL is set: there is no server to start', exitCodes.usage);
+        print((await open()).url);
+    });
 
 program.command('url').description('print the URL of the database, started if need be')
     .action(async () => print((await open()).url));
@@ -76,6 +80,8 @@ program.command('stop').description('stop the embedded servers of this folder, o
 
 program.command('check').description('say what is wrong with the installation and the connection')
     .action(() => connected(async (sql) => {
+        const [found] = await sql`select to_regproc('ensure.check_install_v1') is not null as installed`;
+        if (!found?.installed) throw new UserError('ensure is not installed in this database: run pg-ensure migrate');
         const { state } = await sql`select 1`;
         // A pooler invents the number in BackendKeyData: it may not fit an integer, and differs from the server's.
         print((await answers(sql, `select * from ensure.check_install_v1(client_pid => ${state.pid | 0})`))
@@ -93,7 +99,7 @@ async function connected<T>(work: (sql: Sql) => Promise<T>): Promise<T> {
 }
 
 async function during<T>(text: string, work: () => Promise<T>): Promise<T> {
-    const spinner = ora({ text, isSilent: !process.stderr.isTTY }).start();
+    const spinner = ora({ text, isSilent: !process.stderr.isTTY || !process.stderr.columns }).start();
     try {
         return await work();
     } finally {
@@ -109,7 +115,7 @@ async function psql(args: string[], env: NodeJS.ProcessEnv): Promise<number> {
         return code ?? 128 + (signal ? constants.signals[signal] : 0);
     } catch (error) {
         if (codeOf(error) !== 'ENOENT') throw error;
-        throw new UserError('there is no psql on this machine: use pg-ensure sql \'select …\'', 127);
+        throw new UserError('there is no psql on this machine: use npx pg-ensure sql \'select …\'', 127);
     }
 }
 
@@ -125,13 +131,13 @@ no psql  ${prefix}npx pg-ensure sql 'select now()'
 Try it:
 
 ${prefix}npx pg-ensure sql "
-create schema if not exists app;
-create table if not exists app.events (
+create schema if not exists demo;
+create table if not exists demo.events (
     id bigint generated always as identity,
     at timestamptz not null default now(),
     primary key (id, at)
 ) partition by range (at);
-select * from ensure.ensure_partitions_v1('app.events', '1 month', ahead => 3)"`;
+select * from ensure.ensure_partitions_v1('demo.events', '1 month', ahead => 3)"`;
 }
 
 function failed(error: unknown): number {

@@ -34,7 +34,7 @@ export async function answers(sql: Sql, statements: string): Promise<Answer[]> {
     }));
 }
 
-/** As psql prints it. */
+/** In the style of psql. */
 export function table({ command, count, columns, rows }: Answer): string {
     if (!columns.length) return [command, command === 'INSERT' ? 0 : null, count].filter((part) => part !== null).join(' ');
     // The line below the header is the bottom line when no row follows.

@@ -4,9 +4,17 @@ import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { majorOf, majors, type Major } from './binaries.js';
+import { exitCodes } from './errors.js';
 
 /** `make test`: vitest once for each major of PG (18, or all), then one line with the sums. */
-const wanted: readonly Major[] = process.env.PG === 'all' && !process.env.DATABASE_URL ? majors : [majorOf(process.env.PG)];
+const wanted = ((): readonly Major[] => {
+    try {
+        return process.env.PG === 'all' && !process.env.DATABASE_URL ? majors : [majorOf(process.env.PG)];
+    } catch (error) {
+        console.error(`pg-ensure: ${(error as Error).message}, or all`);
+        process.exit(exitCodes.usage);
+    }
+})();
 const sums = { passed: 0, failed: 0, skipped: 0 };
 const vitest = join(dirname(createRequire(import.meta.url).resolve('vitest/package.json')), 'vitest.mjs');
 

@@ -41,8 +41,9 @@ begin
             errcode = 'undefined_table',
             message = format('relation "%s" does not exist', parent),
             hint = 'Name a partitioned table, for example ''app.events''.';
-    elsif to_regclass(format('%I.%I', v_table.nspname, v_table.relname))
-          is distinct from parent then
+    elsif v_table.relname is null
+          or to_regclass(format('%I.%I', v_table.nspname, v_table.relname))
+             is distinct from parent then
         raise exception using
             errcode = 'serialization_failure',
             message = format('relation "%s" was created, renamed or moved after the snapshot'

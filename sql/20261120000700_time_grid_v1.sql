@@ -41,11 +41,14 @@ declare
     v_wall timestamp;
     v_ahead integer := 0;
 begin
-    if step !~* '^\s*\d{1,9}\s*[a-z]+\s*$' or step ~ '^\s*0+\D' then
+    if step !~* '^\s*\d{1,9}\s*(sec(ond)?s?|min(ute)?s?|(hour|day|week|mon|month|year|decade)s?'
+                 '|century|centuries)\s*$'
+       or step ~ '^\s*0+\D' then
         raise exception using
             errcode = 'invalid_parameter_value',
             message = format('step "%s" is not one positive number and one unit', step),
-            hint = format('For a key of type %s write a step such as ''1 day'' or ''3 months''.',
+            hint = format('For a key of type %s write ''1 day'' or ''3 months''; units are seconds,'
+                          ' minutes, hours, days, weeks, months, years, decades, centuries.',
                           key_type);
     end if;
     v_step := step::interval;

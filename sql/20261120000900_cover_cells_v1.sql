@@ -107,8 +107,9 @@ begin
                 message = format('partition "%s" of "%s" is being detached',
                                  v_row.partition::regclass, parent),
                 detail = v_text,
-                hint = format('Finish with ALTER TABLE %s DETACH PARTITION %s FINALIZE,'
-                              ' then call again.', parent, v_row.partition::regclass);
+                hint = format('Wait for that to end; where its session is gone, end it with'
+                              ' ALTER TABLE %s DETACH PARTITION %s FINALIZE.',
+                              parent, v_row.partition::regclass);
         elsif not v_row.contains then
             raise exception using
                 errcode = 'NS001',

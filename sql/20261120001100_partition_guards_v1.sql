@@ -66,9 +66,9 @@ begin
     if v_rows > 0 then
         raise exception using
             errcode = 'NS004',
-            message = format('default partition "%s" of "%s" holds %s rows of the range asked for',
-                             v_default, parent, v_rows),
-            detail = format('What is missing lies from %s to %s.',
+            message = format('default partition "%s" of "%s" holds rows of the range asked for',
+                             v_default, parent),
+            detail = format('Rows: %s. What is missing lies from %s to %s.', v_rows,
                             lower_bounds[1], upper_bounds[cardinality(upper_bounds)]),
             hint = 'Move these rows out of the default partition, then call again.';
     elsif v_took > greatest(max_block, '20 ms') then
@@ -202,10 +202,10 @@ begin
         raise exception using
             errcode = 'NS002',
             message = format('%s and the setting ensure.ddl is off', missing),
-            detail = format('ensure.ddl is "%s" for role "%s" in this database.',
-                            current_setting('ensure.ddl', true), current_user),
-            hint = 'Ask who switched it off; ALTER DATABASE or ALTER ROLE … RESET ensure.ddl'
-                   ' switches it on.';
+            detail = format('ensure.ddl is "%s" in this session.',
+                            current_setting('ensure.ddl', true)),
+            hint = 'Ask who switched it off: for this session by SET, or for the role or the'
+                   ' database by ALTER … SET ensure.ddl.';
     elsif not (pg_has_role(owner, 'USAGE') and pg_has_role(owner, v_member)) then
         raise exception using
             errcode = 'insufficient_privilege',

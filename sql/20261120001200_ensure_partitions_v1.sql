@@ -47,8 +47,8 @@ as $fn$
 --          at most max_block, once past deadlock_timeout for autovacuum, for the others not at all
 -- Races    one caller creates; the others wait for its commit, give their locks back and return
 --          'exists'. At every isolation level
--- Rights   none when nothing is to be done; else to be the owner of parent or a member that can
---          become it, both with CREATE on its schema
+-- Rights   USAGE on schema ensure and on that of parent; to create, also to be the owner of parent
+--          or a member that can become it, both with CREATE on its schema
 declare
     v_key record;
     v_lower text[];

@@ -64,6 +64,9 @@ test('docs/errors.md is what the headers of the functions say', () =>
 Written by \`test/docs.test.ts\` from the headers of the functions. Class NS is our own; PostgreSQL's conditions keep their codes.
 An error changes nothing; the HINT of each that a function raises says what to do.
 
+When PostgreSQL says 42883, "function … does not exist", it is the types: \`step\`, \`zone\` and \`origin\` are quoted text, \`ahead\` is an integer,
+\`max_block\` and \`max_wait\` are quoted intervals, \`from_value\` and \`until_value\` have one type. Or the version (\`_v1\`) or the schema is missing.
+
 `;
         await expect(`${head}${sections.join('\n')}`).toMatchFileSnapshot('../docs/errors.md');
     })));

@@ -162,6 +162,15 @@ describe.each(isolationLevels)('%s', (isolation) => {
             expect(message).toContain('rest');
         })));
 
+    test('a parent created since the snapshot is 40001', () =>
+        withTable(async ({ a, b }) => {
+            await b.run(`${begin}; select 1`);
+            await a.run('create table late (k int) partition by range (k)');
+            const outcome = await b.attempt("select outcome from ensure.ensure_partitions_v1('late', '10', 5)");
+            if (isolation === 'read committed') expect(outcome.rows).toEqual([{ outcome: 'created' }]);
+            else expectError(outcome, '40001');
+        }));
+
     test('a parent renamed since the snapshot is 40001', () =>
         withTable(async ({ a, b }) => {
             await b.run(`${begin}; select 1`);
@@ -296,8 +305,9 @@ test('a caller that sees a partition the moment it is committed can insert into 
         expect(await insertsThatFailed(sessions, 200)).toBe(0);
     }));
 
-test('negative control: without waiting for the end of the commit, some of those inserts find no partition', () =>
+test('negative control: without waiting for the end of the commit, some of those inserts find no partition', (context) =>
     withTable(async (sessions) => {
+        if (!surroundings.embedded) context.skip('how often it fails depends on how fast the server commits; DATABASE_URL is set');
         await withoutGuard(sessions.dba, '_await_commit_v1', "exit when v_holders = '{}'", 'exit when true');
         let failed = 0;
         for (let more = 0; more < 10 && failed === 0; more++) {
