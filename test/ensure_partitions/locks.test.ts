@@ -253,8 +253,10 @@ describe('slow writers', () => {
                     await app.run(`alter table other set (autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1,
                                                           autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1);
                                    insert into other select generate_series(1, 50000); delete from other where id % 2 = 0`);
-                    for (;;) {
-                        const [row] = await dba.run(`select count(*)::int as n from pg_locks
+                    // By the session that wrote: until 14 it tells what it wrote only when it ends a statement later on.
+                    for (const end = Date.now() + 60_000; ;) {
+                        if (Date.now() > end) throw new Error('autovacuum does not come');
+                        const [row] = await app.run(`select count(*)::int as n from pg_locks
                             where relation = 'other'::regclass and mode = 'ShareUpdateExclusiveLock' and granted`);
                         if (row?.n) break;
                     }
