@@ -225,6 +225,24 @@ describe('what is there', () => {
             expect(await owner.run("select count(*)::int as n from pg_index where indrelid = 't_p0'::regclass")).toEqual([{ n: 1 }]);
         }));
 
+    /** Half seconds, which the key's type modifier rounds when they become bounds. */
+    const rounded = "select lower_bound from ensure.ensure_partitions_v1('t', '1 hour', '2026-01-01', origin => '2026-01-01 00:00:00.5')";
+
+    test('bounds that the type modifier of the key rounds are NS001, and nothing is created', () =>
+        withOwner(async (owner) => {
+            await owner.run(parent('timestamptz(0)'));
+            expectError(await owner.attempt(rounded), 'NS001');
+            expect(await partitions(owner, 't')).toEqual([]);
+        }));
+
+    test('negative control: without reading the new partition back it is called there with bounds it does not have', () =>
+        withOwner(async (owner) => {
+            await owner.run(parent('timestamptz(0)'));
+            await withoutGuard(owner, '_attach_partition_v1', 'if not exists (select from pg_inherits', 'if false and not exists (select from pg_inherits');
+            const [row] = await owner.run(rounded);
+            expect((await partitions(owner, 't'))[0]).not.toContain(String(row?.lower_bound));
+        }));
+
     test('a copy carries what readers and writers notice: keys, checks, defaults, identity, foreign keys, owner, tablespace', () =>
         withOwner(async (owner) => {
             await owner.run(`
@@ -320,6 +338,26 @@ describe('rights and switches', () => {
                     await dba.run(`reset role; drop owned by ${stranger}; drop role ${stranger}; drop owned by ${member}; drop role ${member}`);
                 }
             });
+        }));
+
+    test('a referenced table that this role may not lock is left to ATTACH; no CREATE on the schema is 42501 with the GRANT to give', (context) =>
+        withTestDatabase(async ({ url, admin }) => {
+            if (!surroundings.superuser) context.skip('the role of DATABASE_URL is no superuser: no table of another owner can be made');
+            await withSessions(admin, ['dba'], ({ dba }) => withSessions(url, ['owner'], async ({ owner }) => {
+                const name = surroundings.server.owner;
+                await dba.run(`create schema other; grant usage on schema other to ${name}; create table other.ref (id int primary key);
+                               grant references on other.ref to ${name}; grant create on schema other to ${name}`);
+                await owner.run('create table other.t (k int, r int references other.ref) partition by range (k)');
+                await owner.run('begin');
+                expect((await owner.attempt('lock table other.ref in share row exclusive mode')).code).toBe('42501');
+                await owner.run('rollback');
+                expect(await ensure(owner, "'other.t', '10', 0")).toEqual(['other.t_p0 0 10 created']);
+                await withoutGuard(dba, '_take_locks_v1', 'if relations[v_at] = queue then', 'if true then');
+                expect((await owner.attempt("select ensure.ensure_partitions_v1('other.t', '10', 10)")).code).toBe('42501');
+                await dba.run(`revoke create on schema other from ${name}`);
+                const { hint } = expectError(await owner.attempt("select ensure.ensure_partitions_v1('other.t', '10', 10)"), '42501');
+                expect(hint).toContain(`GRANT CREATE ON SCHEMA other TO ${name}`);
+            }));
         }));
 
     test('settings changed on the way are put back on success, on error and for the rest of the transaction', () =>
