@@ -2,7 +2,7 @@ import { cpus } from 'node:os';
 import { majorOf, temporaryServer } from './embedded.js';
 import { stampede } from './harness/stampede.js';
 import { connectOptions } from './harness/sessions.js';
-import { migrate } from './migrate.js';
+import { migrate } from './migrate/run.js';
 import postgres from 'postgres';
 
 /** `make bench`: what docs/partitions.md quotes. Ratios within one run hold; milliseconds are this machine's. */

@@ -7,11 +7,11 @@ import { Command, CommanderError } from 'commander';
 import ora from 'ora';
 import postgres, { type Sql } from 'postgres';
 import { defaultMajor, majorOf, majors } from './binaries.js';
+import { addMigrationCommands } from './commands.js';
 import { parsedUrl, withConnection } from './connection.js';
 import { resolveDatabase, type Database } from './database.js';
 import { stopDevelopment } from './development.js';
 import { codeOf, exitCodes, UserError } from './errors.js';
-import { migrate } from './migrate.js';
 import { answers, json, message, table } from './print.js';
 
 const print = (text: string): void => void process.stdout.write(`${text}\n`);
@@ -25,6 +25,9 @@ const program = new Command('pg-ensure').description(description).version(versio
     .addHelpText('after', `
 Environment:
   DATABASE_URL   the database to work on; without it an embedded PostgreSQL is started for this folder
+  MIGRATION_DATABASE_URL
+                 preferred by migrate, rollback and resolve: another role, or the server itself behind a pooler
+  PG_ENSURE_SKIP 1: migrate applies nothing, another runner does
   PG             major version of the embedded PostgreSQL: ${majors.join(', ')} (default ${defaultMajor})
   PG_CONTAINER   an image to run with Docker instead of it, such as timescale/timescaledb:latest-pg17
   DEBUG          pg-ensure shows stack traces
@@ -33,14 +36,14 @@ Exit codes:
   0  done
   1  an error of SQL, or any other
   2  wrong usage
-  3  no database can be reached`);
+  10 behind: something is not applied
+  11 diverged: files were edited or are out of order
+  12 no database can be reached, or it does not let us look
+  13 --max-wait is spent
+  14 the files are wrong (pg-ensure verify)
+  128 and more: ended by that signal`);
 
-program.command('migrate').description('install ensure in the database, or bring it up to date')
-    .action(async () => {
-        const database = await open();
-        const { applied, before } = await during('applying sql/', () => migrate({ url: database.url }));
-        print(`${applied.length} applied, ${before.length + applied.length} in all\n\n${guide(database)}`);
-    });
+addMigrationCommands(program, { open: openFrom, print, complain, guide });
 
 program.command('sql').description('run SQL and print the rows, where there is no psql')
     .argument('<query>', 'one or several statements').option('--json', 'print rows as JSON, values as text')
@@ -88,14 +91,21 @@ program.command('check').description('say what is wrong with the installation an
             .map(table).join('\n').trimEnd());
     }));
 
-function open(): Promise<Database> {
+const open = async (): Promise<Database> => (await openFrom(false)).database;
+
+async function openFrom(migrating: boolean): Promise<{ database: Database; source: string }> {
+    const { DATABASE_URL: usual, MIGRATION_DATABASE_URL: own } = process.env;
+    const preferred = migrating ? own || usual : usual || own;
+    const env = { ...process.env, DATABASE_URL: preferred };
     const major = majorOf(process.env.PG);
-    return during('looking for the database', () => resolveDatabase({ env: process.env, major }));
+    const database = await during('looking for the database', () => resolveDatabase({ env, major }));
+    const source = database.kind !== 'url' ? `${database.kind} server` : preferred === own ? 'MIGRATION_DATABASE_URL' : 'DATABASE_URL';
+    return { database, source };
 }
 
 async function connected<T>(work: (sql: Sql) => Promise<T>): Promise<T> {
     const { url } = await open();
-    return withConnection(url, work, (notice) => complain(message(notice as never, false)));
+    return withConnection(url, work, { onnotice: (notice) => complain(message(notice as never, false)) });
 }
 
 async function during<T>(text: string, work: () => Promise<T>): Promise<T> {

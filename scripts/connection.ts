@@ -7,14 +7,17 @@ const demandingModes = ['require', 'verify-ca', 'verify-full'];
 const sqlstatesOfNoConnection = /^(08...|28...|3D...|57P03|53300)$/;
 const systemErrors = /^(E[A-Z]+|CONNECT.*|CONNECTION_.*|.*_(CERT|SSL|TLS)_?.*)$/;
 
-/** One connection for `work`, closed after it. No prepared statements, so that any pooler will do. */
+/** Without prepared statements, so that any pooler will do. */
+export const connectOptions = {
+    max: 1, prepare: false, fetch_types: false, connect_timeout: patience / 1000, onnotice: () => {},
+} as const;
+
+/** One connection for `work`, closed after it. */
 export async function withConnection<T>(
-    url: string, work: (sql: Sql) => Promise<T>, onnotice: (notice: Notice) => void = () => {},
+    url: string, work: (sql: Sql) => Promise<T>,
+    { application = 'pg-ensure', onnotice = () => {} }: { application?: string; onnotice?: (notice: Notice) => void } = {},
 ): Promise<T> {
-    const sql = postgres(url, {
-        max: 1, prepare: false, fetch_types: false, connect_timeout: patience / 1000, onnotice,
-        connection: { application_name: 'pg-ensure' },
-    });
+    const sql = postgres(url, { ...connectOptions, onnotice, connection: { application_name: application } });
     try {
         return await work(sql);
     } catch (error) {
@@ -22,6 +25,13 @@ export async function withConnection<T>(
     } finally {
         await sql.end({ timeout: 1 });
     }
+}
+
+/** `text` without the password of `url`, in either spelling. */
+export function redacted(text: string, url: string): string {
+    const { password } = parsedUrl(url);
+    const spellings = [password, decodeURIComponent(password)].filter(Boolean);
+    return spellings.reduce((rest, spelling) => rest.replaceAll(spelling, '***'), text);
 }
 
 /**
@@ -72,7 +82,8 @@ async function speaksTls(url: URL): Promise<boolean> {
     }
 }
 
-function connectionError(url: string, error: unknown): UserError | undefined {
+/** What a person can do about it, when it is about the connection. */
+export function connectionError(url: string, error: unknown): UserError | undefined {
     const code = codeOf(error);
     const { host, port } = parsedUrl(url);
     const place = port ? host : `${host}:5432`;

@@ -1,4 +1,6 @@
-export const exitCodes = { error: 1, usage: 2, noDatabase: 3 } as const;
+export const exitCodes = {
+    error: 1, usage: 2, behind: 10, diverged: 11, noDatabase: 12, busy: 13, findings: 14,
+} as const;
 
 /** An error that a person can act on: printed as its message alone, without a stack. */
 export class UserError extends Error {

@@ -4,7 +4,7 @@ import type { TestProject } from 'vitest/node';
 import { normalizedUrl, withConnection, stateFolder } from '../scripts/database.js';
 import { majorOf, newPassword, temporaryServer } from '../scripts/embedded.js';
 import { at, type TestServer } from '../scripts/harness/databases.js';
-import { migrate } from '../scripts/migrate.js';
+import { migrate } from '../scripts/migrate/run.js';
 import { findPgBouncer, startPooler, type Pooler } from '../scripts/pooler.js';
 
 /** What is not there, and why: tests that need it are skipped by name, and fail where CI is set. */

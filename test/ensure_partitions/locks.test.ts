@@ -4,7 +4,7 @@ import { temporaryServer, majorOf } from '../../scripts/embedded.js';
 import { at } from '../../scripts/harness/databases.js';
 import { withSessions, type Session } from '../../scripts/harness/sessions.js';
 import { isolationLevels, stampede } from '../../scripts/harness/stampede.js';
-import { migrate } from '../../scripts/migrate.js';
+import { migrate } from '../../scripts/migrate/run.js';
 import { expectError, major, surroundings, withTestDatabase } from '../context.js';
 import { withoutGuard } from '../mutate.js';
 

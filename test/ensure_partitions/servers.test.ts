@@ -7,7 +7,7 @@ import { describe, expect, test, type TestContext } from 'vitest';
 import { initdb, majorOf, startServer, temporaryServer, type Server } from '../../scripts/embedded.js';
 import { recovered, withFaults } from '../../scripts/harness/faults.js';
 import { connectOptions, settle, withSessions, type Session } from '../../scripts/harness/sessions.js';
-import { migrate } from '../../scripts/migrate.js';
+import { migrate } from '../../scripts/migrate/run.js';
 import { ownedFolder, unprivilegedUser } from '../../scripts/unprivileged.js';
 import { expectError, surroundings } from '../context.js';
 

@@ -1,0 +1,172 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import format from 'pg-format';
+import type { Sql } from 'postgres';
+import { codeOf, UserError } from '../errors.js';
+import { upCopy } from './copy.js';
+import { dbmate, type Complaint } from './dbmate.js';
+import { fence, type Run } from './fence.js';
+import type { MigrationFile, Section } from './files.js';
+import { isBuilt, repair } from './indexes.js';
+import type { Ledger } from './ledger.js';
+import type { Held } from './run.js';
+import type { State } from './state.js';
+import { concurrentIndexes, nature } from './statements.js';
+
+export interface Applied {
+    file: string;
+    version: string;
+    seconds: number;
+}
+
+export interface Job extends Held {
+    url: string;
+    state: State;
+    file: MigrationFile;
+    versions: { pgEnsure: string; dbmate: string };
+    lockTimeoutMs: number;
+    attempts: number;
+}
+
+// lock_not_available, deadlock_detected, serialization_failure, and a catalog row that somebody else changed.
+const passing = ['55P03', '40P01', '40001', 'XX000'];
+const [shortest, longest] = [100, 5_000];
+
+/** Applies one file, by one call of dbmate for each attempt; the ledger tells whether it is done. */
+export async function applyFile(job: Job): Promise<Applied> {
+    const { sql, known: { ledger }, file, run, stop, say } = job;
+    const up = file.up as Section;
+    const kind = up.transaction ? 'block' : nature(up);
+    const begun = performance.now();
+    const seconds = (): number => (performance.now() - begun) / 1000;
+    const done = async (why?: string): Promise<Applied> => {
+        await finish(sql, ledger, file, run);
+        say(why ? { event: 'recorded', file: file.name, version: file.version, why }
+            : { event: 'applied', file: file.name, version: file.version, seconds: seconds() });
+        return { file: file.name, version: file.version, seconds: seconds() };
+    };
+    const earlier = await foundDone(job, kind);
+    if (earlier) return done(earlier);
+    for (let attempt = 1, pause = shortest; ; attempt += 1, pause = Math.min(pause * 2, longest)) {
+        stop.throwIfAborted();
+        await begin(job);
+        say({ event: 'applying', file: file.name, attempt });
+        const watch = watchBlockers(job);
+        const complaint = await dbmate({
+            url: job.url, table: ledger.table, application: run.application, pooled: job.pooled,
+            settings: watchClient(job) ? { client_connection_check_interval: '500' } : {},
+            file: { name: file.name, text: upCopy(file, up, ledger, run.id, { lockTimeoutMs: job.lockTimeoutMs, watchClient: watchClient(job) }) },
+            command: 'migrate', signal: stop,
+        });
+        const blockers = await watch.stop();
+        stop.throwIfAborted();
+        if (await isApplied(sql, ledger, file)) return done();
+        const nothingDone = kind !== 'opaque';
+        const late = nothingDone && complaint.code !== '42P07' ? await foundDone({ ...job, state: await job.known.read() }, kind) : undefined;
+        if (late) return done(late);
+        if (!nothingDone || !passing.includes(complaint.code) || attempt >= job.attempts) {
+            if (nothingDone) await forget(sql, ledger, file, run);
+            throw failure(file, up, complaint, blockers, await broken(job));
+        }
+        say({ event: 'retrying', file: file.name, attempt, code: complaint.code, message: complaint.message });
+        await sleep(pause * (0.5 + Math.random()), undefined, { signal: stop });
+        await fence(sql, ledger, run, job.deadline, stop, (remnant) => say({ event: 'remnant', ...remnant }));
+        const now = await job.known.read();
+        if (now.invalidIndexes.length) await repair(job.url, now, run, say);
+    }
+}
+
+const watchClient = ({ state: { facts } }: Job): boolean => facts.linux;
+
+/** What a run that died has done of the file, as far as it can be told: a reason when all of it is. */
+async function foundDone(job: Job, kind: ReturnType<typeof nature>): Promise<string | undefined> {
+    const { sql, state, file, known: { ledger } } = job;
+    const earlier = state.facts.unfinished.find(({ version }) => version === file.version);
+    if (!earlier || file.up?.transaction) return undefined;
+    if (kind === 'opaque') {
+        throw new UserError(`${file.name} was begun by run ${earlier.run} at ${earlier.since}, which died: nobody can tell how far it came. `
+            + `Look, then say which it is: pg-ensure resolve ${file.version} --applied, or --not-applied to run it again`);
+    }
+    const [index] = concurrentIndexes(file.up);
+    const why = kind === 'block' && earlier.done ? `run ${earlier.run} had done it, and it was not in the ledger yet`
+        : kind === 'concurrent index' && index && await isBuilt(sql, index) ? `run ${earlier.run} had built the index, and it was not in the ledger yet`
+            : undefined;
+    if (why) await sql.unsafe(format(`insert into ${ledger.sql} (version) values (%L) on conflict do nothing`, file.version)).simple();
+    return why;
+}
+
+/** Takes the file over: whoever had begun it and is not done can no longer say so, and waits or fails. */
+async function begin({ sql, known: { ledger }, file, run, versions, deadline }: Job): Promise<void> {
+    const statement = format(`
+        begin;
+        set local lock_timeout = '1s';
+        insert into ${ledger.history} as h (version, file, sha256, run_id, pg_ensure, dbmate)
+        values (%L, %L, %L, %L, %L, %L)
+        on conflict (version) do update set
+            file = excluded.file, sha256 = excluded.sha256, run_id = excluded.run_id, pg_ensure = excluded.pg_ensure,
+            dbmate = excluded.dbmate, server = excluded.server, started_at = clock_timestamp(), applied_at = null, duration = null;
+        commit`, file.version, file.name, file.sha256, run.id, versions.pgEnsure, versions.dbmate);
+    for (;;) {
+        try {
+            return void await sql.unsafe(statement).simple();
+        } catch (error) {
+            await sql.unsafe('rollback').simple();
+            if (codeOf(error) !== '55P03' || Date.now() > deadline) throw error; // a run that died still applies it
+        }
+    }
+}
+
+async function isApplied(sql: Sql, ledger: Ledger, { version }: MigrationFile): Promise<boolean> {
+    const rows = await sql.unsafe(format(`select from ${ledger.sql} as l where l.version = %L`, version)).simple();
+    return rows.length === 1;
+}
+
+const finish = async (sql: Sql, { history }: Ledger, { version }: MigrationFile, run: Run): Promise<void> => void await sql.unsafe(format(`
+    update ${history} as h set applied_at = coalesce(h.applied_at, clock_timestamp()), duration = clock_timestamp() - h.started_at
+    where h.version = %L and h.run_id = %L`, version, run.id)).simple();
+
+const forget = async (sql: Sql, { history }: Ledger, { version }: MigrationFile, run: Run): Promise<void> => void await sql.unsafe(format(
+    `delete from ${history} as h where h.version = %L and h.run_id = %L`, version, run.id)).simple();
+
+async function broken({ known, file }: Job): Promise<string[]> {
+    const own = concurrentIndexes(file.up).map(({ name }) => name);
+    const { invalidIndexes } = await known.read();
+    return invalidIndexes.filter(({ name }) => own.includes(name)).map(({ index, table }) => (
+        `index ${index} on ${table} is left invalid; the next run drops it first`
+    ));
+}
+
+function failure(file: MigrationFile, up: Section, complaint: Complaint, blockers: string, remnants: string[]): UserError {
+    const line = complaint.line ? `:${complaint.line + up.line - 1}` : '';
+    const code = complaint.code ? `${complaint.code}: ` : '';
+    return new UserError([
+        `${file.name}${line}: ${code}${complaint.message}; it is not applied`,
+        ...(blockers && complaint.code === '55P03' ? [`it waited for ${blockers}`] : []), ...remnants,
+    ].join('\n'));
+}
+
+/** Who keeps the file waiting, told once for each set of them. */
+function watchBlockers({ sql, file, run, say }: Job): { stop: () => Promise<string> } {
+    let last = '';
+    const over = new AbortController();
+    const watching = (async () => {
+        for (let ticks = 1; ; ticks += 1) {
+            await sleep(500, undefined, { signal: over.signal });
+            if (ticks % 20 === 0) say({ event: 'working', file: file.name, seconds: ticks / 2 });
+            const rows = await sql.unsafe<{ blocker: string }[]>(format(`
+                select format('pid %s (%s, %s, since %s)', b.pid, b.application_name, coalesce(b.state, 'hidden'), b.xact_start) as blocker
+                from pg_stat_activity as a cross join unnest(pg_blocking_pids(a.pid)) as p (pid)
+                join pg_stat_activity as b on b.pid = p.pid
+                where a.application_name = %L and a.state = 'active'`, run.application)).simple();
+            const blockers = rows.map(({ blocker }) => blocker).join(', ');
+            if (blockers && blockers !== last) say({ event: 'blocked', file: file.name, blockers });
+            last = blockers || last;
+        }
+    })().catch(() => {}); // it only tells
+    return {
+        stop: async () => {
+            over.abort();
+            await watching;
+            return last;
+        },
+    };
+}

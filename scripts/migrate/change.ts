@@ -1,0 +1,132 @@
+import format from 'pg-format';
+import type { Sql } from 'postgres';
+import { withConnection } from '../connection.js';
+import { codeOf, exitCodes, UserError } from '../errors.js';
+import { downCopy } from './copy.js';
+import { dbmate } from './dbmate.js';
+import type { MigrationFile, Section } from './files.js';
+import { know, type Known, type Target } from './known.js';
+import type { Recorded } from './ledger.js';
+import { defaults, packageVersion, underLock, type Held, type Limits } from './run.js';
+import { makeLedger } from './ledger.js';
+import type { State } from './state.js';
+
+/** Asked under no lock and again under the lock: the answer stands only when both are about the same thing. */
+export type Confirm = (question: string) => Promise<boolean>;
+
+export interface Changed {
+    version: string;
+    file: string;
+}
+
+/** Rolls the last applied file back by its down section; undefined when the answer is no. */
+export function rollback(options: Target & Limits, confirm: Confirm): Promise<Changed | undefined> {
+    return change(options, confirm, (state, known) => {
+        const { row, file } = lastApplied(state, known);
+        return { what: row.version, question: `roll back ${file.name}, applied ${row.appliedAt ?? 'at an unknown time'}?` };
+    }, async (held) => {
+        const { sql, known: { ledger }, run, pooled, stop } = held;
+        const { file } = lastApplied(await held.known.read(), held.known);
+        const complaint = await dbmate({
+            url: options.url, table: ledger.table, application: run.application, pooled, settings: {}, command: 'rollback', signal: stop,
+            file: {
+                name: file.name,
+                text: downCopy(file, file.down as Section, ledger, { lockTimeoutMs: options.lockTimeoutMs ?? defaults.lockTimeoutMs, watchClient: false }),
+            },
+        });
+        stop.throwIfAborted();
+        const state = await held.known.read();
+        if (state.facts.recorded.some(({ version }) => version === file.version)) {
+            const line = complaint.line ? `:${complaint.line + (file.down?.line ?? 1) - 1}` : '';
+            throw new UserError(`${file.name}${line}: ${complaint.code ? `${complaint.code}: ` : ''}${complaint.message}; it is not rolled back`);
+        }
+        await sql.unsafe(format(`delete from ${ledger.history} as h where h.version = %L`, file.version)).simple();
+        return { version: file.version, file: file.name };
+    });
+}
+
+/** Says what nobody can tell: whether the database has what the file says. */
+export async function resolve(options: Target & Limits, version: string, applied: boolean): Promise<Changed> {
+    const pick = (known: Known, state: State): MigrationFile => {
+        const file = known.folder.files.find((one) => one.version === version);
+        if (!file) throw new UserError(`no file here has version ${version}: pg-ensure status lists them`, exitCodes.usage);
+        if (!applied && state.facts.recorded.some((row) => row.version === version)) {
+            throw new UserError(`${file.name} is in the ledger as applied: pg-ensure rollback takes back the last one`, exitCodes.usage);
+        }
+        return file;
+    };
+    const changed = await change(options, () => Promise.resolve(true), (state, known) => {
+        pick(known, state);
+        return { what: version, question: '' };
+    }, async ({ sql, known, run }) => {
+        const { ledger } = known;
+        await makeLedger(sql, ledger);
+        const { name, sha256 } = pick(known, await known.read());
+        await sql.unsafe(applied ? format(`
+            begin;
+            insert into ${ledger.sql} (version) values (%L) on conflict do nothing;
+            insert into ${ledger.history} as h (version, file, sha256, run_id, applied_at, duration, pg_ensure)
+            values (%L, %L, %L, %L, clock_timestamp(), '0', %L)
+            on conflict (version) do update set file = excluded.file, sha256 = excluded.sha256, run_id = excluded.run_id,
+                applied_at = coalesce(h.applied_at, excluded.applied_at), duration = coalesce(h.duration, '0');
+            commit`, version, version, name, sha256, run.id, packageVersion)
+            : format(`delete from ${ledger.history} as h where h.version = %L`, version)).simple();
+        return { version, file: name };
+    });
+    return changed as Changed;
+}
+
+/** Drops the functions that are installed and forgets that they were: `migrate` then installs those at hand. */
+export function dropOwn(options: Target & Limits, confirm: Confirm): Promise<{ functions: number } | undefined> {
+    return change(options, confirm, ({ facts }, { ledger }) => ({
+        what: String(facts.recorded.length),
+        question: `drop every function of schema ${ledger.schema} and install those of this version? Calls fail for the second in between`,
+    }), async ({ sql, known: { ledger } }) => {
+        await makeLedger(sql, ledger);
+        const rows = await sql.unsafe<{ drop: string }[]>(format(`
+            select format('drop %s %s', case p.prokind when 'p' then 'procedure' else 'function' end, p.oid::regprocedure) as drop
+            from pg_proc as p where p.pronamespace = to_regnamespace(%L)`, format('%I', ledger.schema))).simple();
+        const statements = [...rows.map(({ drop }) => drop), `delete from ${ledger.sql}`, `delete from ${ledger.history}`];
+        try {
+            await sql.unsafe(`begin; ${statements.join('; ')}; commit`).simple();
+        } catch (error) {
+            await sql.unsafe('rollback').simple();
+            if (codeOf(error) !== '2BP01') throw error;
+            const { message, detail = '' } = error as Error & { detail?: string };
+            throw new UserError(`2BP01: ${message} (${detail.replaceAll('\n', '; ')}); nothing was changed: drop what depends on it first`);
+        }
+        return { functions: rows.length };
+    });
+}
+
+async function change<T extends object>(
+    options: Target & Limits, confirm: Confirm, ask: (state: State, known: Known) => { what: string; question: string },
+    work: (held: Held) => Promise<T>,
+): Promise<T | undefined> {
+    return withConnection(options.url, async (sql: Sql) => {
+        const known = await know(sql, options);
+        const state = await known.read();
+        if (state.facts.standby) throw new UserError('this is a standby: do it on the primary', exitCodes.behind);
+        const { what, question } = ask(state, known);
+        if (!await confirm(question)) return undefined;
+        const result = await underLock(options, sql, known, state, () => false, async (held) => {
+            if (ask(await known.read(), known).what !== what) throw new UserError('another runner has changed the ledger meanwhile: nothing was done; ask again');
+            return work(held);
+        });
+        return result as T;
+    });
+}
+
+function lastApplied({ facts }: State, { folder }: Known): { row: Recorded; file: MigrationFile } {
+    const row = facts.recorded.at(-1);
+    if (!row) throw new UserError('nothing is applied: there is nothing to roll back', exitCodes.usage);
+    const file = folder.files.find(({ version }) => version === row.version);
+    if (!file) throw new UserError(`${row.version} was applied last and no file here has it: nothing was rolled back`, exitCodes.diverged);
+    if (row.sha256 && row.sha256 !== file.sha256) {
+        throw new UserError(`${file.name} was edited after it had been applied: its down section may be another one; put the file back`, exitCodes.diverged);
+    }
+    if (!file.down || /^\S*\s*$/.test(file.down.text.replace(/^--.*$/gm, ''))) {
+        throw new UserError(`${file.name} has nothing below "-- migrate:down": nothing was rolled back`, exitCodes.findings);
+    }
+    return { row, file };
+}

@@ -1,0 +1,85 @@
+import postgres, { type Sql } from 'postgres';
+import { connectOptions } from '../connection.js';
+import { codeOf, exitCodes, UserError } from '../errors.js';
+import type { Ledger } from './ledger.js';
+
+export interface Guard {
+    /** Of the server's process that holds the lock. */
+    pid: number;
+    /** Aborted when the connection that holds the lock is gone: the lock is somebody else's then. */
+    lost: AbortSignal;
+    release(): Promise<void>;
+}
+
+const lostError = (): UserError => new UserError(
+    'the connection that holds the migration lock is lost: what ran was ended; run again', exitCodes.noDatabase,
+);
+const heartbeatMs = 1_000;
+const silenceMs = 15_000;
+
+/**
+ * The lock as an open transaction that does nothing else, or undefined when somebody has it.
+ *
+ * Of the transaction, so that it dies with its connection and stays on one server behind any pooler; tried, never waited
+ * for; by the simple protocol without parameters and READ COMMITTED, so that between statements it holds no snapshot and
+ * CREATE INDEX CONCURRENTLY need not wait for it.
+ */
+export async function tryGuard(url: string, ledger: Ledger, serverVersion: number, application: string): Promise<Guard | undefined> {
+    const lost = new AbortController();
+    const sql = postgres(url, { ...connectOptions, connection: { application_name: application }, onclose: () => lost.abort(lostError()) });
+    try {
+        const rows = await sql.unsafe(`
+            begin isolation level read committed;
+            set local idle_in_transaction_session_timeout = 0;
+            ${serverVersion >= 170_000 ? 'set local transaction_timeout = 0;' : ''}
+            select pg_try_advisory_xact_lock(${ledger.key}) as locked, pg_backend_pid() as pid`).simple();
+        const [{ locked, pid }] = (rows as unknown as [{ locked: boolean; pid: number }][]).at(-1) ?? [{ locked: false, pid: 0 }];
+        if (locked) return { pid, lost: lost.signal, release: heartbeat(sql, lost) };
+        await sql.end({ timeout: 1 });
+        return undefined;
+    } catch (error) {
+        await sql.end({ timeout: 1 });
+        throw error;
+    }
+}
+
+/** CREATE INDEX CONCURRENTLY would wait for such a holder for ever, and nobody would see why. */
+export async function refuseSnapshot(sql: Sql, { pid }: { pid: number }): Promise<void> {
+    const [row] = await sql.unsafe<{ held: boolean }[]>(
+        `select a.backend_xmin is not null as held from pg_stat_activity as a where a.pid = ${pid}`,
+    ).simple();
+    if (row?.held) {
+        throw new UserError(`the session that holds the migration lock (pid ${pid}) holds a snapshot too: `
+            + 'CREATE INDEX CONCURRENTLY would wait for it without end; a proxy that rewrites the protocol may be the reason');
+    }
+}
+
+/** An empty query takes no snapshot, and is a sign of life to every idle timeout between here and the server. */
+function heartbeat(sql: Sql, lost: AbortController): () => Promise<void> {
+    let answered = Date.now();
+    let asking = false;
+    const beat = async (): Promise<void> => {
+        if (Date.now() - answered > silenceMs) return lost.abort(lostError());
+        if (asking) return;
+        asking = true;
+        try {
+            await sql.unsafe(';').simple();
+            answered = Date.now();
+        } catch {
+            lost.abort(lostError());
+        } finally {
+            asking = false;
+        }
+    };
+    const timer = setInterval(() => void beat(), heartbeatMs);
+    return async () => {
+        clearInterval(timer);
+        try {
+            if (!lost.signal.aborted) await sql.unsafe('rollback').simple();
+        } catch (error) {
+            if (!codeOf(error)) throw error;
+        } finally {
+            await sql.end({ timeout: 1 });
+        }
+    };
+}

@@ -1,0 +1,120 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { text } from 'node:stream/consumers';
+import { fileURLToPath } from 'node:url';
+import { expect } from 'vitest';
+import { withDatabase, type Database } from '../../scripts/harness/databases.js';
+import type { Event } from '../../scripts/migrate/report.js';
+import { surroundings } from '../context.js';
+
+export type Files = Record<string, string>;
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+export const builtCli = join(root, 'dist/cli.js');
+
+/** A database that nothing was migrated in. */
+export const withEmptyDatabase = <Result>(body: (database: Database) => Promise<Result>): Promise<Result> =>
+    withDatabase({ ...surroundings.server, template: 'template0' }, body);
+
+/** A folder of migrations; `file('x')` completes a text that has no markers. */
+export async function withFolder<Result>(files: Files, body: (folder: string) => Promise<Result>): Promise<Result> {
+    const folder = mkdtempSync(join(tmpdir(), 'pg-ensure-test-'));
+    try {
+        write(folder, files);
+        return await body(folder);
+    } finally {
+        rmSync(folder, { recursive: true, force: true });
+    }
+}
+
+export function write(folder: string, files: Files): void {
+    for (const [name, text] of Object.entries(files)) {
+        const migration = /^-- migrate:up/m.test(text) || !name.endsWith('.sql') ? text : `-- migrate:up\n${text}\n-- migrate:down\n`;
+        writeFileSync(join(folder, name), migration);
+    }
+}
+
+export interface Ended {
+    code: number | null;
+    signal: NodeJS.Signals | null;
+    stdout: string;
+    stderr: string;
+}
+
+export interface Running {
+    child: ChildProcess;
+    /** Resolves with the first event of that name, undefined when the process ends without one. */
+    event(name: Event['event']): Promise<Event | undefined>;
+    ended: Promise<Ended>;
+}
+
+export interface Start {
+    cli?: string;
+    env?: NodeJS.ProcessEnv;
+    detached?: boolean;
+    cwd?: string;
+}
+
+/** The built command as a process of its own; with --json its events can be waited for. */
+export function start(url: string | undefined, args: string[], { cli = builtCli, env = {}, detached = false, cwd }: Start = {}): Running {
+    const given = { ...process.env, DATABASE_URL: url, MIGRATION_DATABASE_URL: undefined, PG_ENSURE_SKIP: undefined, ...env };
+    const child = spawn(process.execPath, [cli, ...args], { env: given, detached, cwd, stdio: ['ignore', 'pipe', 'pipe'] });
+    const seen: Event[] = [];
+    const waiting: ((event?: Event) => void)[] = [];
+    let over = false;
+    createInterface({ input: child.stderr }).on('line', (line) => {
+        if (!line.startsWith('{')) return;
+        seen.push(JSON.parse(line) as Event);
+        for (const resume of waiting.splice(0)) resume();
+    });
+    const ended = Promise.all([text(child.stdout), text(child.stderr), once(child, 'close') as Promise<[number | null, NodeJS.Signals | null]>])
+        .then(([stdout, stderr, [code, signal]]) => {
+            over = true;
+            for (const resume of waiting.splice(0)) resume();
+            return { code, signal, stdout, stderr };
+        });
+    return {
+        child, ended,
+        async event(name) {
+            for (;;) {
+                const found = seen.find((one) => one.event === name);
+                if (found || over) return found;
+                await new Promise<void>((resolve) => waiting.push(() => resolve()));
+            }
+        },
+    };
+}
+
+export const run = (url: string | undefined, args: string[], options: Start = {}): Promise<Ended> => start(url, args, options).ended;
+
+/**
+ * A negative control: a copy of the built command with guards taken out. Fails when a text is not there, so that a control
+ * cannot come to control nothing.
+ */
+export async function withoutGuards<Result>(
+    changes: Record<string, [guard: string, instead: string][]>, body: (cli: string) => Promise<Result>,
+): Promise<Result> {
+    const folder = mkdtempSync(join(tmpdir(), 'pg-ensure-mutant-'));
+    try {
+        cpSync(join(root, 'dist'), join(folder, 'dist'), { recursive: true });
+        mkdirSync(join(folder, 'sql'));
+        symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'));
+        symlinkSync(join(root, 'package.json'), join(folder, 'package.json'));
+        for (const [name, edits] of Object.entries(changes)) {
+            const path = join(folder, 'dist', name);
+            let source = readFileSync(path, 'utf8');
+            for (const [guard, instead] of edits) {
+                expect(source, `${guard} is not in ${name}`).toContain(guard);
+                source = source.replaceAll(guard, instead);
+            }
+            writeFileSync(path, source);
+        }
+        return await body(join(folder, 'dist/cli.js'));
+    } finally {
+        rmSync(folder, { recursive: true, force: true });
+    }
+}
