@@ -78,7 +78,7 @@ export function addMigrationCommands(program: Command, { open, print, complain, 
         .action(async (options: Migrating) => {
             if (options.skip || /^(1|true|yes|on)$/i.test(process.env.PG_ENSURE_SKIP ?? '')) {
                 complain('pg-ensure: skipped, another runner owns the migrations (--skip or PG_ENSURE_SKIP)');
-                return report(options, await look((await target(options, false)).to));
+                return report(options, await look(() => target(options, false)));
             }
             const { database, to } = await target(options, true);
             if (options.reinstall) {
@@ -113,7 +113,7 @@ export function addMigrationCommands(program: Command, { open, print, complain, 
         });
 
     command('status', 'say what is applied; reads by one statement, on a standby too')
-        .action(async (options: Common) => report(options, await look((await target(options, false)).to)));
+        .action(async (options: Common) => report(options, await look(() => target(options, false))));
 
     command('wait', 'wait until everything is applied, and fail when it is not')
         .option('--timeout <duration>', 'how long', duration, 60_000)
@@ -121,7 +121,7 @@ export function addMigrationCommands(program: Command, { open, print, complain, 
             const deadline = Date.now() + options.timeout;
             let told = '';
             for (;;) {
-                const found = await look((await target(options, false)).to);
+                const found = await look(() => target(options, false));
                 if (found.ready || found.name === 'diverged' || Date.now() > deadline) return report(options, found);
                 if (found.text[0] !== told) complain(`pg-ensure: waiting, ${found.name}: ${found.text[0] ?? ''}`);
                 told = found.text[0] ?? '';
@@ -133,7 +133,7 @@ export function addMigrationCommands(program: Command, { open, print, complain, 
         .action(async (options: Common) => {
             const files = verifyFiles(options.dir === undefined ? {} : { folder: absolute(options.dir) });
             const known = Boolean(process.env.DATABASE_URL ?? process.env.MIGRATION_DATABASE_URL);
-            const database = known ? await target(options, false).then(({ to }) => withConnection(to.url, (sql) => verifyDatabase(sql, to))) : [];
+            const database = known && files.every(({ rule }) => rule !== 'no-files') ? await target(options, false).then(({ to }) => withConnection(to.url, (sql) => verifyDatabase(sql, to))) : [];
             const findings: Finding[] = [...files, ...database];
             const errors = findings.filter(({ severity }) => severity === 'error');
             if (options.json) print(JSON.stringify(findings, undefined, 2));
@@ -175,9 +175,9 @@ interface Look {
 const codes: Record<string, number> = { behind: exitCodes.behind, diverged: exitCodes.diverged };
 
 /** The state, or why it cannot be told: never an error, and never a change. */
-async function look(to: Target): Promise<Look> {
+async function look(target: () => Promise<{ to: Target }>): Promise<Look> {
     try {
-        const state = await probe(to);
+        const state = await probe((await target()).to);
         return { name: state.state, ready: isReady(state), code: codes[state.state] ?? 0, state, text: reasons(state) };
     } catch (error) {
         if (error instanceof UserError && error.exitCode !== exitCodes.noDatabase) throw error;

@@ -87,8 +87,10 @@ export function connectionError(url: string, error: unknown): UserError | undefi
     const code = codeOf(error);
     const { host, port } = parsedUrl(url);
     const place = port ? host : `${host}:5432`;
-    const advice = 'start it or correct DATABASE_URL; without DATABASE_URL an embedded server is used';
-    const fatal = (error as { severity?: string }).severity === 'FATAL';
+    const advice = code === '08P01' ? 'what a pooler does not let through may go to the server itself: MIGRATION_DATABASE_URL'
+        : 'start it or correct DATABASE_URL; without DATABASE_URL an embedded server is used';
+    // PgBouncer calls its refusals mere errors.
+    const fatal = (error as { severity?: string }).severity === 'FATAL' || code === '08P01';
     if (fatal && sqlstatesOfNoConnection.test(code)) {
         return new UserError(`${place} refuses the connection: ${code}: ${(error as Error).message}; ${advice}`,
             exitCodes.noDatabase);

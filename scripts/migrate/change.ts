@@ -7,7 +7,8 @@ import { dbmate } from './dbmate.js';
 import type { MigrationFile, Section } from './files.js';
 import { know, type Known, type Target } from './known.js';
 import type { Recorded } from './ledger.js';
-import { defaults, packageVersion, underLock, type Held, type Limits } from './run.js';
+import { lintFile } from './lint.js';
+import { defaults, packageVersion, spelled, underLock, type Held, type Limits } from './run.js';
 import { makeLedger } from './ledger.js';
 import type { State } from './state.js';
 
@@ -125,7 +126,9 @@ function lastApplied({ facts }: State, { folder }: Known): { row: Recorded; file
     if (row.sha256 && row.sha256 !== file.sha256) {
         throw new UserError(`${file.name} was edited after it had been applied: its down section may be another one; put the file back`, exitCodes.diverged);
     }
-    if (!file.down || /^\S*\s*$/.test(file.down.text.replace(/^--.*$/gm, ''))) {
+    const [error] = lintFile(file).filter(({ severity }) => severity === 'error');
+    if (error) throw new UserError(`nothing was rolled back: ${spelled(error)}`, exitCodes.findings);
+    if (!file.down?.text.replace(/^--.*$/gm, '').trim()) {
         throw new UserError(`${file.name} has nothing below "-- migrate:down": nothing was rolled back`, exitCodes.findings);
     }
     return { row, file };

@@ -95,6 +95,9 @@ function content(section: Section, at: At, isUp: boolean): Finding[] {
             findings.push(at('warning', 'session-setting', 'lasts as long as the session: through a pooler it comes upon whoever '
                 + 'is given the connection next; use SET LOCAL, or set_config(…, true)', line));
         }
+        if (type === 'DoStmt' && /\braise\s+(notice|warning|info)\b/i.test(JSON.stringify(statement.node))) {
+            findings.push(at('warning', 'notice', 'dbmate drops what RAISE NOTICE and WARNING say: nobody will read it', line));
+        }
         const index = statement.node as { concurrent?: boolean };
         if (type === 'IndexStmt' && index.concurrent && !concurrentIndex(statement)) {
             findings.push(at('warning', 'unnamed-index', 'a concurrent index without a name: what a failed build leaves cannot be found', line));

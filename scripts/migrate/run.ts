@@ -140,10 +140,10 @@ async function answering(sql: Sql): Promise<void> {
 /** Throws when nothing may be applied. */
 function refuse({ findings }: Known, state: State): void {
     if (state.state === 'diverged') throw new UserError(divergence(state), exitCodes.diverged);
-    if (!state.pending.length && state.facts.recorded.length) return;
+    if (!state.pending.length) return;
     const names = state.pending.map(({ name }) => name);
     const errors = findings().filter(({ file, rule, severity }) => (
-        (names.includes(file) || rule === 'no-files') && (severity === 'error' || rule === 'session-setting' && state.facts.pooled)
+        names.includes(file) && (severity === 'error' || rule === 'session-setting' && state.facts.pooled)
     ));
     if (errors.length) throw new UserError(['nothing was applied', ...errors.map(spelled)].join('\n'), exitCodes.findings);
     if (state.facts.standby) {

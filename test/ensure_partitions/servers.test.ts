@@ -1,15 +1,10 @@
-import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import postgres from 'postgres';
 import { describe, expect, test, type TestContext } from 'vitest';
-import { initdb, majorOf, startServer, temporaryServer, type Server } from '../../scripts/embedded.js';
+import { majorOf, temporaryServer, type Server } from '../../scripts/embedded.js';
 import { recovered, withFaults } from '../../scripts/harness/faults.js';
-import { connectOptions, settle, withSessions, type Session } from '../../scripts/harness/sessions.js';
+import { withSessions, type Session } from '../../scripts/harness/sessions.js';
 import { migrate } from '../../scripts/migrate/run.js';
-import { ownedFolder, unprivilegedUser } from '../../scripts/unprivileged.js';
 import { expectError, surroundings } from '../context.js';
+import { withStandby } from '../standby.js';
 
 const major = majorOf(process.env.PG);
 const ensure = (from: number, rest = ''): string => `select outcome from ensure.ensure_partitions_v1('t', '10', ${from}${rest})`;
@@ -28,67 +23,28 @@ async function withServer(
     }
 }
 
-/** A primary and a standby that streams from it: a cold copy of the data folder. */
-async function withStandby(context: TestContext, body: (primary: Session, standby: Session) => Promise<void>): Promise<void> {
+test('a no-op runs on a streaming standby, at every isolation level it offers; what is missing is 25006 there', async (context) => {
     if (!surroundings.embedded) context.skip('needs a primary and a standby of its own; DATABASE_URL is set');
-    const folder = ownedFolder(unprivilegedUser(), mkdtempSync(join(tmpdir(), 'pg-ensure-standby-')));
-    const running: Server[] = [];
-    const start = async (name: string, settings: Record<string, string>): Promise<Server> => {
-        const server = await startServer({ major, dataFolder: join(folder, name), password: 'secret', durable: false, settings });
-        running.push(server);
-        return server;
-    };
-    try {
-        await initdb(major, join(folder, 'primary'), { password: 'secret' });
-        execFileSync('cp', ['-pR', join(folder, 'primary'), join(folder, 'standby')]);
-        writeFileSync(join(folder, 'standby', 'standby.signal'), '');
-        const primary = await start('primary', {});
-        const standby = await start('standby', {
-            primary_conninfo: `host=127.0.0.1 port=${primary.port} user=postgres password=secret`,
+    await withStandby({}, async ({ primary: { url }, standby: { url: copy }, caughtUp }) => {
+        await migrate({ url });
+        await withSessions(url, ['primary'], async ({ primary }) => {
+            await primary.run('create table t (k int) partition by range (k)');
+            await primary.run(ensure(5));
         });
-        await migrate({ url: primary.url });
-        await withSessions(primary.url, ['primary'], async ({ primary: writer }) => {
-            await caughtUp(writer, standby.url);
-            await withSessions(standby.url, ['standby'], ({ standby: reader }) => body(writer, reader));
+        await caughtUp();
+        await withSessions(copy, ['standby'], async ({ standby }) => {
+            expect(await standby.run('select pg_is_in_recovery() as standby')).toEqual([{ standby: true }]);
+            for (const isolation of ['read committed', 'repeatable read']) {
+                await standby.run(`begin isolation level ${isolation}`);
+                expect(await standby.run(ensure(5))).toEqual([{ outcome: 'exists' }]);
+                const { hint } = expectError(await standby.attempt(ensure(15)), '25006');
+                expect(hint).toBe('Call on the primary.');
+                await standby.run('rollback');
+            }
+            expect(await standby.run("select value from ensure.check_install_v1() where item = 'recovery'")).toEqual([{ value: 'standby' }]);
         });
-    } finally {
-        for (const server of running.reverse()) await server.stop('immediate');
-        rmSync(folder, { recursive: true, force: true });
-    }
-}
-
-/** Returns once the standby has replayed all that the primary has written. */
-async function caughtUp(primary: Session, standby: string): Promise<void> {
-    const [row] = await primary.run('select pg_current_wal_insert_lsn()::text as lsn');
-    for (const end = Date.now() + 30_000; Date.now() < end;) {
-        const sql = postgres(standby, { ...connectOptions, connect_timeout: 1 });
-        const { rows } = await settle(sql.unsafe(`select pg_last_wal_replay_lsn() >= '${String(row?.lsn)}' as done`).simple());
-        await sql.end({ timeout: 0 });
-        if (rows[0]?.done) return;
-    }
-    throw new Error('the standby does not follow');
-}
-
-test('a no-op runs on a streaming standby, at every isolation level it offers; what is missing is 25006 there', (context) =>
-    withStandby(context, async (primary, standby) => {
-        await primary.run('create table t (k int) partition by range (k)');
-        await primary.run(ensure(5));
-        await caughtUp(primary, standbyUrl(standby));
-        expect(await standby.run('select pg_is_in_recovery() as standby')).toEqual([{ standby: true }]);
-        for (const isolation of ['read committed', 'repeatable read']) {
-            await standby.run(`begin isolation level ${isolation}`);
-            expect(await standby.run(ensure(5))).toEqual([{ outcome: 'exists' }]);
-            const { hint } = expectError(await standby.attempt(ensure(15)), '25006');
-            expect(hint).toBe('Call on the primary.');
-            await standby.run('rollback');
-        }
-        expect(await standby.run("select value from ensure.check_install_v1() where item = 'recovery'")).toEqual([{ value: 'standby' }]);
-    }));
-
-const standbyUrl = (session: Session): string => {
-    const { host, port, pass } = session.sql.options as unknown as { host: string[]; port: number[]; pass: string };
-    return `postgres://postgres:${pass}@${host[0]}:${port[0]}/postgres?sslmode=disable`;
-};
+    });
+});
 
 describe('the lock table', () => {
     const small = { max_locks_per_transaction: '10', max_connections: '20' };

@@ -1,19 +1,21 @@
-import { spawn, type ChildProcess } from 'node:child_process';
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { devNull, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
+import { resolveBinary } from 'dbmate';
 import { expect } from 'vitest';
+import { withConnection } from '../../scripts/connection.js';
 import { withDatabase, type Database } from '../../scripts/harness/databases.js';
 import type { Event } from '../../scripts/migrate/report.js';
 import { surroundings } from '../context.js';
 
 export type Files = Record<string, string>;
 
-const root = fileURLToPath(new URL('../..', import.meta.url));
+export const root = fileURLToPath(new URL('../..', import.meta.url));
 export const builtCli = join(root, 'dist/cli.js');
 
 /** A database that nothing was migrated in. */
@@ -33,7 +35,7 @@ export async function withFolder<Result>(files: Files, body: (folder: string) =>
 
 export function write(folder: string, files: Files): void {
     for (const [name, text] of Object.entries(files)) {
-        const migration = /^-- migrate:up/m.test(text) || !name.endsWith('.sql') ? text : `-- migrate:up\n${text}\n-- migrate:down\n`;
+        const migration = /-- migrate:up/.test(text) || !name.endsWith('.sql') ? text : `-- migrate:up\n${text}\n-- migrate:down\n`;
         writeFileSync(join(folder, name), migration);
     }
 }
@@ -47,6 +49,8 @@ export interface Ended {
 
 export interface Running {
     child: ChildProcess;
+    /** Of its whole group when it was started detached; false when it had ended. */
+    kill(signal: NodeJS.Signals): boolean;
     /** Resolves with the first event of that name, undefined when the process ends without one. */
     event(name: Event['event']): Promise<Event | undefined>;
     ended: Promise<Ended>;
@@ -79,6 +83,10 @@ export function start(url: string | undefined, args: string[], { cli = builtCli,
         });
     return {
         child, ended,
+        kill(signal) {
+            if (over || child.exitCode !== null || child.signalCode !== null) return false;
+            return process.kill(detached ? -(child.pid ?? 0) : child.pid ?? 0, signal);
+        },
         async event(name) {
             for (;;) {
                 const found = seen.find((one) => one.event === name);
@@ -89,7 +97,27 @@ export function start(url: string | undefined, args: string[], { cli = builtCli,
     };
 }
 
+/** Asks until the query has a row that says true; fails with what everybody is doing when that takes too long. */
+export async function until(url: string, query: string): Promise<void> {
+    await withConnection(url, async (sql) => {
+        for (const deadline = Date.now() + 30_000; ;) {
+            const rows = await sql.unsafe(query).simple();
+            if (rows.some((row) => Object.values(row).includes(true))) return;
+            if (Date.now() < deadline) continue;
+            const all = await sql`select pid, application_name, state, wait_event, left(query, 60) as query, pg_blocking_pids(pid) as blocked_by
+                from pg_stat_activity where datname = current_database()`;
+            throw new Error(`never true: ${query}\n${all.map((row) => JSON.stringify(row)).join('\n')}`);
+        }
+    }, { application: 'pg-ensure test until' });
+}
+
 export const run = (url: string | undefined, args: string[], options: Start = {}): Promise<Ended> => start(url, args, options).ended;
+
+/** dbmate alone, as somebody who does not know of us runs it. */
+export function plainDbmate(url: string, folder: string, table = 'public.schema_migrations'): { status: number | null; stderr: string } {
+    const args = ['--env-file', devNull, '--no-dump-schema', '--migrations-dir', folder, '--migrations-table', table, 'migrate'];
+    return spawnSync(resolveBinary(), args, { env: { DATABASE_URL: url }, encoding: 'utf8' });
+}
 
 /**
  * A negative control: a copy of the built command with guards taken out. Fails when a text is not there, so that a control
