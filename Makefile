@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help node migrate test bench lint typecheck psql sql start stop clean
+.PHONY: help node migrate status test chaos bench lint typecheck psql sql start stop clean
 
 # A dollar sign in Q reaches the shell as it is.
 override Q := $(value Q)
@@ -14,8 +14,14 @@ help: ## list the targets
 migrate: dist/cli.js ## install ensure in DATABASE_URL or in an embedded PostgreSQL (PG=14 to PG=18)
 	@$(run) migrate
 
+status: dist/cli.js ## say what is applied, and whether something is missing
+	@$(run) status
+
 test: dist/cli.js ## run the tests (PG=14 to PG=18, PG=all)
 	@PG=$(PG) npm test --silent
+
+chaos: dist/cli.js ## kill migrating replicas for 12 rounds of each kind (about 4 minutes)
+	@PG=$(PG) PG_ENSURE_LONG=1 npm test --silent -- test/migrate/races
 
 bench: dist/cli.js ## measure what docs/partitions.md quotes (PG=14 to PG=18)
 	@PG=$(PG) node dist/bench.js

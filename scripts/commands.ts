@@ -119,13 +119,14 @@ export function addMigrationCommands(program: Command, { open, print, complain, 
         .option('--timeout <duration>', 'how long', duration, 60_000)
         .action(async (options: Common & { timeout: number }) => {
             const deadline = Date.now() + options.timeout;
+            const signal = interruption();
             let told = '';
             for (;;) {
                 const found = await look(() => target(options, false));
                 if (found.ready || found.name === 'diverged' || Date.now() > deadline) return report(options, found);
                 if (found.text[0] !== told) complain(`pg-ensure: waiting, ${found.name}: ${found.text[0] ?? ''}`);
                 told = found.text[0] ?? '';
-                await sleep(500 + Math.random() * 500);
+                await sleep(500 + Math.random() * 500, undefined, { signal }).catch(() => signal.throwIfAborted());
             }
         });
 
@@ -214,7 +215,7 @@ function interruption(): AbortSignal {
     const stop = new AbortController();
     for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
         process.once(name, () => stop.abort(new UserError(
-            `${name}: stopped, and what ran in the server was ended; run again to go on`, 128 + constants.signals[name],
+            `${name}: stopped; what ran in the server was ended, run again to go on`, 128 + constants.signals[name],
         )));
     }
     return stop.signal;

@@ -95,6 +95,6 @@ export function connectionError(url: string, error: unknown): UserError | undefi
         return new UserError(`${place} refuses the connection: ${code}: ${(error as Error).message}; ${advice}`,
             exitCodes.noDatabase);
     }
-    if (!systemErrors.test(code)) return undefined;
+    if (!systemErrors.test(code) || error instanceof Error && 'path' in error) return undefined; // a file has a path
     return new UserError(`no PostgreSQL answers at ${place} (${code}): ${advice}`, exitCodes.noDatabase);
 }

@@ -11,7 +11,7 @@ export interface Pair {
     primary: Server;
     standby: Server;
     /** Returns once the standby has replayed all that the primary has written. */
-    caughtUp(): Promise<void>;
+    caughtUp: () => Promise<void>;
 }
 
 /** A primary and a standby that streams from it: a cold copy of the data folder. */

@@ -27,8 +27,10 @@ export interface Job extends Held {
     attempts: number;
 }
 
-// lock_not_available, deadlock_detected, serialization_failure, and a catalog row that somebody else changed.
-const passing = ['55P03', '40P01', '40001', 'XX000'];
+// lock_not_available, deadlock_detected, serialization_failure.
+const passing = ['55P03', '40P01', '40001'];
+// "Tuple concurrently updated" has no code of its own, and XX000 may also be what never passes.
+const perhapsPassing = { code: 'XX000', attempts: 3 };
 const [shortest, longest] = [100, 5_000];
 
 /** Applies one file, by one call of dbmate for each attempt; the ledger tells whether it is done. */
@@ -51,21 +53,21 @@ export async function applyFile(job: Job): Promise<Applied> {
         await begin(job);
         say({ event: 'applying', file: file.name, attempt });
         const watch = watchBlockers(job);
-        const complaint = await dbmate({
+        const complaint = await watch.during(dbmate({
             url: job.url, table: ledger.table, application: run.application, pooled: job.pooled,
             settings: watchClient(job) ? { client_connection_check_interval: '500' } : {},
             file: { name: file.name, text: upCopy(file, up, ledger, run.id, { lockTimeoutMs: job.lockTimeoutMs, watchClient: watchClient(job) }) },
             command: 'migrate', signal: stop,
-        });
-        const blockers = await watch.stop();
+        }));
         stop.throwIfAborted();
         if (await isApplied(sql, ledger, file)) return done();
         const nothingDone = kind !== 'opaque';
         const late = nothingDone && complaint.code !== '42P07' ? await foundDone({ ...job, state: await job.known.read() }, kind) : undefined;
         if (late) return done(late);
-        if (!nothingDone || !passing.includes(complaint.code) || attempt >= job.attempts) {
+        const again = passing.includes(complaint.code) || complaint.code === perhapsPassing.code && attempt < perhapsPassing.attempts;
+        if (!nothingDone || !again || attempt >= job.attempts) {
             if (nothingDone) await forget(sql, ledger, file, run);
-            throw failure(file, up, complaint, blockers, await broken(job));
+            throw failure(file, up, complaint, watch.blockers(), await broken(job));
         }
         say({ event: 'retrying', file: file.name, attempt, code: complaint.code, message: complaint.message });
         await sleep(pause * (0.5 + Math.random()), undefined, { signal: stop });
@@ -140,20 +142,26 @@ function failure(file: MigrationFile, up: Section, complaint: Complaint, blocker
     const code = complaint.code ? `${complaint.code}: ` : '';
     return new UserError([
         `${file.name}${line}: ${code}${complaint.message}; it is not applied`,
-        ...(blockers && complaint.code === '55P03' ? [`it waited for ${blockers}`] : []), ...remnants,
+        ...(blockers && complaint.code === '55P03' ? [`it waited for ${blockers}: run again when they are done, or give it longer (--lock-timeout)`] : []), ...remnants,
     ].join('\n'));
 }
 
-/** Who keeps the file waiting, told once for each set of them. */
-function watchBlockers({ sql, file, run, say }: Job): { stop: () => Promise<string> } {
+interface Watch {
+    during: <T>(work: Promise<T>) => Promise<T>;
+    /** Those seen last. */
+    blockers: () => string;
+}
+
+/** Says who keeps the file waiting, once for each set of them, and that it is still running. */
+function watchBlockers({ sql, file, run, say }: Job): Watch {
     let last = '';
     const over = new AbortController();
-    const watching = (async () => {
+    const watch = async (): Promise<void> => {
         for (let ticks = 1; ; ticks += 1) {
-            await sleep(500, undefined, { signal: over.signal });
-            if (ticks % 20 === 0) say({ event: 'working', file: file.name, seconds: ticks / 2 });
+            await sleep(250, undefined, { signal: over.signal });
+            if (ticks % 40 === 0) say({ event: 'working', file: file.name, seconds: ticks / 4 });
             const rows = await sql.unsafe<{ blocker: string }[]>(format(`
-                select format('pid %s (%s, %s, since %s)', b.pid, b.application_name, coalesce(b.state, 'hidden'), b.xact_start) as blocker
+                select format('pid %%s (%%s, %%s, since %%s)', b.pid, b.application_name, coalesce(b.state, 'hidden'), b.xact_start) as blocker
                 from pg_stat_activity as a cross join unnest(pg_blocking_pids(a.pid)) as p (pid)
                 join pg_stat_activity as b on b.pid = p.pid
                 where a.application_name = %L and a.state = 'active'`, run.application)).simple();
@@ -161,12 +169,19 @@ function watchBlockers({ sql, file, run, say }: Job): { stop: () => Promise<stri
             if (blockers && blockers !== last) say({ event: 'blocked', file: file.name, blockers });
             last = blockers || last;
         }
-    })().catch(() => {}); // it only tells
+    };
     return {
-        stop: async () => {
-            over.abort();
-            await watching;
-            return last;
+        blockers: () => last,
+        during: async (work) => {
+            const watching = watch().catch((error: unknown) => {
+                if (!over.signal.aborted) say({ event: 'warning', message: `who blocks ${file.name} cannot be told: ${(error as Error).message}` });
+            });
+            try {
+                return await work;
+            } finally {
+                over.abort();
+                await watching;
+            }
         },
     };
 }

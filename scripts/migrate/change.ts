@@ -85,7 +85,7 @@ export function dropOwn(options: Target & Limits, confirm: Confirm): Promise<{ f
     }), async ({ sql, known: { ledger } }) => {
         await makeLedger(sql, ledger);
         const rows = await sql.unsafe<{ drop: string }[]>(format(`
-            select format('drop %s %s', case p.prokind when 'p' then 'procedure' else 'function' end, p.oid::regprocedure) as drop
+            select format('drop %%s %%s', case p.prokind when 'p' then 'procedure' else 'function' end, p.oid::regprocedure) as drop
             from pg_proc as p where p.pronamespace = to_regnamespace(%L)`, format('%I', ledger.schema))).simple();
         const statements = [...rows.map(({ drop }) => drop), `delete from ${ledger.sql}`, `delete from ${ledger.history}`];
         try {

@@ -105,6 +105,10 @@ export async function readFacts(sql: Sql, ledger: Ledger, indexes: ConcurrentInd
             // A pooler invents the process id that the client is given at connect.
             return { ...facts, exists: known !== 'nothing', pooled: (result.state.pid | 0) !== backend };
         } catch (error) {
+            if (codeOf(error) === '42501') {
+                throw new UserError(`the ledger cannot be read: 42501: ${(error as Error).message}; grant usage on schema ${ledger.schema} `
+                    + `and select on ${ledger.sql} and ${ledger.history} to this role`, exitCodes.noDatabase);
+            }
             if (codeOf(error) !== '42P01' || known === 'nothing') throw error;
         }
     }

@@ -22,7 +22,7 @@ export function sentence(event: Event): string | undefined {
         case 'connected':
             return `${event.database} (${event.source}${event.path === 'pooler' ? ', behind a pooler' : ''}), `
                 + `ledger ${event.ledger}, lock ${event.key}, run ${event.run}`;
-        case 'waiting': return event.pid === null ? 'waiting: the lock was just taken'
+        case 'waiting': return event.pid === null ? 'trying again'
             : `waiting for pid ${event.pid} (${event.application}), which has the lock since ${event.since}`
                 + (event.migration ? ` and applies ${event.migration}` : '');
         case 'unreachable': return `waiting: ${event.message}`;

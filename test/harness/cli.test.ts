@@ -33,11 +33,11 @@ test('sql prints rows in the style of psql, or as JSON; an error has its SQLSTAT
         expect(failed.stderr).toContain('ERROR:  22012: division by zero');
     }));
 
-test('wrong usage is exit code 2, no database 3, each in one line', () =>
+test('wrong usage is exit code 2, no database 12, each in one line', () =>
     withTestDatabase(async ({ url }) => {
         for (const [code, ended] of [
             [2, await run(url, 'sql', ' ')], [2, await run(url, 'start')], [2, await run('nonsense', 'url')],
-            [3, await run('postgres://nobody@127.0.0.1:1/none', 'sql', 'select 1')],
+            [12, await run('postgres://nobody@127.0.0.1:1/none', 'sql', 'select 1')],
         ] as const) {
             expect(ended.code).toBe(code);
             expect(ended.stderr.trim().split('\n')).toHaveLength(1);

@@ -179,7 +179,7 @@ test('a dbmate whose runner is dead dies before it does anything: it writes a li
             else child.stdout.resume();
             return await once(child, 'close') as [number | null, NodeJS.Signals | null];
         };
-        const exists = (): Promise<unknown> => withConnection(url, async (sql) => (await sql`select to_regclass('public.x') is not null as exists`)[0]?.exists);
+        const exists = (): Promise<unknown> => withConnection(url, async (sql): Promise<unknown> => (await sql`select to_regclass('public.x') is not null as exists`)[0]?.exists);
         expect(await call(true)).toEqual([null, 'SIGPIPE']);
         expect(await exists()).toBe(false);
         expect(await call(false)).toEqual([0, null]);

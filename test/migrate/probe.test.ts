@@ -35,7 +35,7 @@ test('a probe that is not allowed to look is unreachable, and nothing is tried i
         await sql`revoke select on public.schema_migrations_history from public`;
         for (const command of ['status', 'migrate']) {
             const { code, stderr } = await run(reader, [command, '--dir', folder]);
-            expect({ command, code, stderr }).toMatchObject({ code: command === 'status' ? 12 : 1, stderr: expect.stringContaining('42501') as string });
+            expect({ command, code, stderr }).toMatchObject({ code: 12, stderr: expect.stringContaining('42501') as string });
         }
         expect((await run(url, ['status', '--dir', folder])).code).toBe(0);
     });

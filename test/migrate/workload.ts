@@ -21,6 +21,7 @@ export const workload: Files = {
     '20260101000005_unique.sql': '-- migrate:up transaction:false\ncreate unique index concurrently if not exists big_id on app.big (id);\n-- migrate:down\n',
     '20260101000006_several.sql': `-- migrate:up transaction:false
         update app.counter set n = n + 10;
+        select pg_sleep(0.3);
         insert into app.log values ('several');
 -- migrate:down
 `,
