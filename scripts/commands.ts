@@ -3,18 +3,18 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { constants } from 'node:os';
 import { resolve as absolute } from 'node:path';
 import { InvalidArgumentError, type Command } from 'commander';
-import postgres from 'postgres';
 import { withConnection } from './connection.js';
 import type { Database } from './database.js';
-import { codeOf, exitCodes, UserError } from './errors.js';
+import { exitCodes, UserError } from './errors.js';
 import { dropOwn, resolve, rollback, type Confirm } from './migrate/change.js';
-import { probe, type Target } from './migrate/known.js';
+import type { Target } from './migrate/known.js';
+import { filesOf, look, summary, type Look } from './migrate/look.js';
 import { sentence, type Say } from './migrate/report.js';
 import { defaults, migrate, spelled, type Limits } from './migrate/run.js';
-import { isReady, reasons, type State } from './migrate/state.js';
+import { reasons } from './migrate/state.js';
 import { verifyDatabase, verifyFiles } from './migrate/verify.js';
 import type { Finding } from './migrate/lint.js';
-import { message, table as grid } from './print.js';
+import { table as grid } from './print.js';
 
 export interface Surface {
     /** Whose rights apply files: MIGRATION_DATABASE_URL before DATABASE_URL. */
@@ -30,16 +30,21 @@ interface Common {
     json?: boolean;
 }
 
-interface Migrating extends Common {
-    maxWait: number;
-    lockTimeout: number;
+interface Switches {
     outOfOrder?: boolean;
     baseline?: boolean;
     dryRun?: boolean;
+}
+
+interface Migrating extends Common, Switches {
+    maxWait: number;
+    lockTimeout: number;
     reinstall?: boolean;
     skip?: boolean;
     yes?: boolean;
 }
+
+const switches = ({ outOfOrder = false, baseline = false, dryRun = false }: Migrating): Required<Switches> => ({ outOfOrder, baseline, dryRun });
 
 const units: Record<string, number> = { ms: 1, s: 1_000, m: 60_000, min: 60_000, h: 3_600_000 };
 
@@ -61,13 +66,16 @@ export function addMigrationCommands(program: Command, { open, print, complain, 
 
     const target = async ({ dir, table }: Common, migrating: boolean): Promise<{ database: Database; to: Target }> => {
         const { database, source } = await open(migrating);
-        return { database, to: { url: database.url, source, ...(dir !== undefined && { folder: absolute(dir) }), ...(table && { table }) } };
+        const folder = dir !== undefined && { folder: absolute(dir) };
+        return { database, to: { url: database.url, source, ...folder, ...(table && { table }) } };
     };
     const say = ({ json }: Common): Say => (event) => {
         const line = json ? JSON.stringify(event) : sentence(event);
         if (line) complain(json ? line : `pg-ensure: ${line}`);
     };
-    const limits = (options: Migrating): Limits => ({ lockTimeoutMs: options.lockTimeout, maxWaitMs: options.maxWait, signal: interruption(), say: say(options) });
+    const limits = (options: Migrating): Limits => ({
+        lockTimeoutMs: options.lockTimeout, maxWaitMs: options.maxWait, signal: interruption(), say: say(options),
+    });
 
     changing('migrate', 'apply what is not applied yet: any number of replicas may do so at once')
         .option('--dry-run', 'say what would be applied')
@@ -85,10 +93,9 @@ export function addMigrationCommands(program: Command, { open, print, complain, 
                 if (options.dir) throw new UserError('--reinstall is for pg-ensure\'s own functions, not for --dir', exitCodes.usage);
                 if (!await dropOwn({ ...to, ...limits(options) }, confirmation(options))) throw new UserError('nothing was changed');
             }
-            const { state, applied, run } = await migrate({
-                ...to, ...limits(options), outOfOrder: options.outOfOrder ?? false, baseline: options.baseline ?? false, dryRun: options.dryRun ?? false,
-            });
-            if (options.json) return print(JSON.stringify({ ...summary(state), applied, run: run ?? null, dryRun: options.dryRun ?? false }, undefined, 2));
+            const { state, applied, run } = await migrate({ ...to, ...limits(options), ...switches(options) });
+            const dryRun = options.dryRun ?? false;
+            if (options.json) return document({ ...summary(state), applied, run: run ?? null, dryRun });
             if (options.dryRun) return print([...reasons(state), `${state.pending.length} to apply`].join('\n'));
             print(`${applied.length} applied, ${state.facts.recorded.length} in all${state.state === 'ahead' ? '; the database is ahead of these files' : ''}`);
             if (!options.dir) print(`\n${guide(database)}`);
@@ -99,7 +106,8 @@ export function addMigrationCommands(program: Command, { open, print, complain, 
             const { to } = await target(options, true);
             const changed = await rollback({ ...to, ...limits(options) }, confirmation(options));
             if (!changed) throw new UserError('nothing was rolled back');
-            print(options.json ? JSON.stringify(changed) : `rolled back ${changed.file}`);
+            if (options.json) return document(changed);
+            print(`rolled back ${changed.file}`);
         });
 
     changing('resolve', 'say whether the database has what a file says, where nobody can tell')
@@ -109,7 +117,8 @@ export function addMigrationCommands(program: Command, { open, print, complain, 
             if (Boolean(options.applied) === Boolean(options.notApplied)) throw new UserError('say --applied or --not-applied', exitCodes.usage);
             const { to } = await target(options, true);
             const changed = await resolve({ ...to, ...limits(options) }, version, Boolean(options.applied));
-            print(options.json ? JSON.stringify(changed) : `${changed.file} is recorded as ${options.applied ? 'applied' : 'not applied'}`);
+            if (options.json) return document(changed);
+            print(`${changed.file} is recorded as ${options.applied ? 'applied' : 'not applied'}`);
         });
 
     command('status', 'say what is applied; reads by one statement, on a standby too')
@@ -137,18 +146,23 @@ export function addMigrationCommands(program: Command, { open, print, complain, 
             const database = known && files.every(({ rule }) => rule !== 'no-files') ? await target(options, false).then(({ to }) => withConnection(to.url, (sql) => verifyDatabase(sql, to))) : [];
             const findings: Finding[] = [...files, ...database];
             const errors = findings.filter(({ severity }) => severity === 'error');
-            if (options.json) print(JSON.stringify(findings, undefined, 2));
+            if (options.json) document(findings);
             else print([...findings.map((one) => `${one.severity}: ${spelled(one)}`),
                 `${errors.length} errors, ${findings.length - errors.length} warnings${known ? '' : '; the files alone, DATABASE_URL is not set'}`].join('\n'));
             if (errors.length) process.exitCode = exitCodes.findings;
         });
 
-    function report({ json }: Common, { name, ready, code, state, text }: Look): void {
-        process.exitCode = code;
-        if (json) return print(JSON.stringify(state ? { ...summary(state), recorded: state.facts.recorded } : { state: name, ready, reasons: text }, undefined, 2));
+    function report({ json }: Common, { name, ready, exitCode, state, text }: Look): void {
+        process.exitCode = exitCode;
+        if (json) return document(state ? { ...summary(state), recorded: state.facts.recorded } : { state: name, ready, reasons: text });
         if (!state) return complain(`pg-ensure: ${name}: ${text.join('\n')}`);
-        print(`${grid(files(state))}\n${[`${name}, ${ready ? 'ready' : 'not ready'}`, ...text].join('\n')}`);
-        if (state.facts.holder) print(`pid ${state.facts.holder.pid} (${state.facts.holder.application}) has the migration lock since ${state.facts.holder.since}`);
+        print(`${grid(filesOf(state))}\n${[`${name}, ${ready ? 'ready' : 'not ready'}`, ...text].join('\n')}`);
+        const { holder } = state.facts;
+        if (holder) print(`pid ${holder.pid} (${holder.application}) has the migration lock since ${holder.since}`);
+    }
+
+    function document(value: object): void {
+        print(JSON.stringify(value, undefined, 2));
     }
 
     function confirmation({ yes }: Migrating): Confirm {
@@ -163,51 +177,6 @@ export function addMigrationCommands(program: Command, { open, print, complain, 
             }
         };
     }
-}
-
-interface Look {
-    name: string;
-    ready: boolean;
-    code: number;
-    state?: State;
-    text: string[];
-}
-
-const codes: Record<string, number> = { behind: exitCodes.behind, diverged: exitCodes.diverged };
-
-/** The state, or why it cannot be told: never an error, and never a change. */
-async function look(target: () => Promise<{ to: Target }>): Promise<Look> {
-    try {
-        const state = await probe((await target()).to);
-        return { name: state.state, ready: isReady(state), code: codes[state.state] ?? 0, state, text: reasons(state) };
-    } catch (error) {
-        if (error instanceof UserError && error.exitCode !== exitCodes.noDatabase) throw error;
-        const known = error instanceof UserError || error instanceof postgres.PostgresError;
-        if (!known && !codeOf(error)) throw error;
-        const text = error instanceof postgres.PostgresError ? message(error) : (error as Error).message;
-        return { name: 'unreachable', ready: false, code: exitCodes.noDatabase, text: [text] };
-    }
-}
-
-function summary(state: State): object {
-    const { ledger, facts, pending, edited, outOfOrder, newer, missing, unadopted, invalidIndexes } = state;
-    const names = (list: { name: string }[]): string[] => list.map(({ name }) => name);
-    return {
-        state: state.state, ready: isReady(state), reasons: reasons(state), ledger: ledger.table, lock: ledger.key, holder: facts.holder,
-        standby: facts.standby, pooled: facts.pooled, pending: names(pending), edited: names(edited), outOfOrder: names(outOfOrder),
-        newer: newer.map(({ version }) => version), missing: missing.map(({ version }) => version), withoutChecksum: names(unadopted),
-        invalidIndexes: invalidIndexes.map(({ index }) => index), unfinished: facts.unfinished, recorded: facts.recorded.length,
-    };
-}
-
-function files({ facts, pending, edited }: State): Parameters<typeof grid>[0] {
-    const rows = [
-        ...facts.recorded.map((row) => [row.version, row.file, edited.some(({ version }) => version === row.version) ? 'edited' : 'applied',
-            row.appliedAt?.slice(0, 19).replace('T', ' ') ?? null, row.appliedBy ?? null, row.seconds?.toFixed(3) ?? null, row.run ?? null]),
-        ...pending.map(({ version, name }) => [version, name, facts.unfinished.some((row) => row.version === version) ? 'begun' : 'pending', null, null, null, null]),
-    ];
-    const columns = ['version', 'file', 'state', 'applied_at', 'applied_by', 'seconds', 'run'].map((name) => ({ name, type: name === 'seconds' ? 701 : 25 }));
-    return { command: 'SELECT', count: rows.length, columns, rows };
 }
 
 /** Ctrl-C and SIGTERM stop the work, and what it has in the server; a second one ends this process at once. */

@@ -111,9 +111,10 @@ export async function underLock<T extends object>(
     const run = runOf(known.ledger, id, pooled);
     const stop = AbortSignal.any([signal, guard.lost]);
     let ended: Promise<void> | undefined;
-    stop.addEventListener('abort', () => {
+    const endWork = (): void => {
         ended = endSessions(sql, run).catch(() => {}); // when it cannot be reached it has ended by itself
-    });
+    };
+    stop.addEventListener('abort', endWork);
     try {
         await answering(sql);
         await refuseSnapshot(sql, guard);
@@ -123,6 +124,7 @@ export async function underLock<T extends object>(
         await ended;
         throw stop.aborted ? stop.reason : error;
     } finally {
+        stop.removeEventListener('abort', endWork);
         await guard.release();
     }
 }

@@ -99,6 +99,31 @@ test('a pooler with one server connection: one line that says what it needs, exi
     }));
 });
 
+test('a pooler that is killed in the middle: exit 12, what ran is cancelled by the server, the next run converges', async (context: TestContext) => {
+    const found = await findPgBouncer(stateFolder());
+    if ('missing' in found) missing(context, found.missing);
+    await withEmptyDatabase((database) => withFolder(files(kinds['in a transaction']), async (folder) => {
+        const { hostname: host, port, username, password } = new URL(database.url);
+        const user = { name: decodeURIComponent(username), password: decodeURIComponent(password) };
+        const pooler = await startPooler({ pgbouncer: found, server: { host, port: Number(port) }, users: [user] });
+        try {
+            const one = start(pooler.url(database.name, user.name, user.password), ['migrate', '--dir', folder]);
+            await until(database.url, sleeping);
+            pooler.kill('SIGKILL');
+            const ended = await one.ended;
+            expect(ended.code).toBe(12);
+            expect(lastLine(ended)).toMatch(/the connection that holds the migration lock is lost/);
+            await until(database.url, `select not exists (${sleeping})`);
+        } finally {
+            await pooler.stop();
+        }
+        await withFolder(files('insert into c values (1);'), async (mended) => {
+            expect((await run(database.url, ['migrate', '--dir', mended])).code).toBe(0);
+        });
+        expect(await withConnection(database.url, (sql) => sql`select n from c order by n`)).toEqual([{ n: 0 }, { n: 1 }]);
+    }));
+});
+
 /** A server of our own, with the disk's or the process's end in our hands. */
 async function withServer(context: TestContext, body: (server: Server) => Promise<void>): Promise<void> {
     if (!surroundings.embedded) missing(context, 'needs a server of its own; DATABASE_URL is set');

@@ -7,6 +7,7 @@ import type { Database } from '../../scripts/harness/databases.js';
 import { withSessions, type Session } from '../../scripts/harness/sessions.js';
 import { tryGuard } from '../../scripts/migrate/guard.js';
 import { know } from '../../scripts/migrate/known.js';
+import { major } from '../context.js';
 import { run, start, until, withEmptyDatabase, withFolder, withoutGuards, write } from './context.js';
 
 const base = { '001_base.sql': `create schema app; create table app.gate (); create table app.t (id integer); create table app.counter (n integer);
@@ -100,6 +101,16 @@ test('idle timeouts of server and role do not take the lock away while a file ru
         await holder.run('commit');
         expect((await first.ended).code).toBe(0);
     }));
+
+test('neither does transaction_timeout, where there is one', () => withEmptyDatabase(async ({ url, name }) => {
+    if (major >= 17) await withConnection(url, (sql) => sql.unsafe(`alter database ${name} set transaction_timeout = 200`));
+    await withConnection(url, async (sql) => {
+        const guard = await tryGuard(url, (await know(sql, { url })).ledger, major * 10_000, 'test');
+        await until(url, `select clock_timestamp() - xact_start > interval '1 s' from pg_stat_activity where pid = ${guard?.pid}`);
+        expect(guard?.lost.aborted).toBe(false);
+        await guard?.release();
+    });
+}));
 
 test('control: without lifting them the lock is lost, and then the run ends its work and fails', () =>
     withoutGuards({ 'migrate/guard.js': [['set local idle_in_transaction_session_timeout = 0', 'set local idle_in_transaction_session_timeout = 200']] }, (cli) =>
