@@ -5,13 +5,14 @@ import { readFileSync, existsSync } from 'node:fs';
 import { constants } from 'node:os';
 import { Command, CommanderError } from 'commander';
 import ora from 'ora';
-import postgres, { type Sql } from 'postgres';
+import type { Sql } from 'postgres';
 import { defaultMajor, majorOf, majors } from './binaries.js';
 import { addMigrationCommands } from './commands.js';
 import { parsedUrl, withConnection } from './connection.js';
 import { resolveDatabase, type Database } from './database.js';
 import { stopDevelopment } from './development.js';
 import { codeOf, exitCodes, UserError } from './errors.js';
+import { failureOf } from './failure.js';
 import { answers, json, message, table } from './print.js';
 
 const print = (text: string): void => void process.stdout.write(`${text}\n`);
@@ -99,7 +100,8 @@ async function openFrom(migrating: boolean): Promise<{ database: Database; sourc
     const env = { ...process.env, DATABASE_URL: preferred };
     const major = majorOf(process.env.PG);
     const database = await during('looking for the database', () => resolveDatabase({ env, major }));
-    const source = database.kind !== 'url' ? `${database.kind} server` : preferred === own ? 'MIGRATION_DATABASE_URL' : 'DATABASE_URL';
+    const source = database.kind !== 'url' ? `${database.kind} server`
+        : preferred === own ? 'MIGRATION_DATABASE_URL' : 'DATABASE_URL';
     return { database, source };
 }
 
@@ -153,11 +155,10 @@ select * from ensure.ensure_partitions_v1('demo.events', '1 month', ahead => 3)"
 function failed(error: unknown): number {
     if (process.env.DEBUG === 'pg-ensure') console.error(error);
     if (error instanceof CommanderError) return error.exitCode && exitCodes.usage; // it has been printed
-    if (error instanceof postgres.PostgresError) complain(message(error));
-    else if (error instanceof UserError) complain(`pg-ensure: ${error.message}`);
-    else if (codeOf(error)) complain(`pg-ensure: ${(error as Error).message}`);
-    else console.error(error);
-    return error instanceof UserError ? error.exitCode : exitCodes.error;
+    const { text, exitCode } = failureOf(error);
+    if (text === undefined) console.error(error);
+    else complain(text);
+    return exitCode;
 }
 
 process.stdout.on('error', () => process.exit(exitCodes.error)); // the reader of a pipe has gone

@@ -3,7 +3,15 @@ import postgres, { type Notice, type Sql } from 'postgres';
 import { codeOf, exitCodes, UserError } from './errors.js';
 
 const patience = 5_000;
+const adviceFor = {
+    '08P01': 'what a pooler does not let through may go to the server itself: MIGRATION_DATABASE_URL',
+    28: 'correct user or password in the URL',
+    '3D000': 'create the database, or correct the URL',
+    53300: 'run again when there is room, or raise max_connections',
+    '57P03': 'run again when it is up',
+};
 const demandingModes = ['require', 'verify-ca', 'verify-full'];
+const sslModes = ['disable', 'allow', 'prefer', ...demandingModes];
 const sqlstatesOfNoConnection = /^(08...|28...|3D...|57P03|53300)$/;
 const systemErrors = /^(E[A-Z]+|CONNECT.*|CONNECTION_.*|.*_(CERT|SSL|TLS)_?.*)$/;
 
@@ -55,11 +63,23 @@ export async function normalizedUrl(text: string): Promise<string> {
 export function parsedUrl(text: string): URL {
     const url = URL.canParse(text) ? new URL(text) : undefined;
     // The text may hold a password: it is not repeated.
-    if (!url || !/^postgres(ql)?:$/.test(url.protocol)) {
-        throw new UserError('DATABASE_URL is not of the form postgres://user:password@host:port/database, '
-            + 'special characters in the password written as %40 and the like', exitCodes.usage);
+    if (!url || !/^postgres(ql)?:$/.test(url.protocol) || !url.hostname || !decodable(url)) {
+        throw new UserError('the database URL is not of the form postgres://user:password@host:port/database '
+            + '(no sockets), special characters in the password written as %25, %40 and the like', exitCodes.usage);
+    }
+    const mode = url.searchParams.get('sslmode');
+    if (mode !== null && !sslModes.includes(mode)) {
+        throw new UserError(`sslmode=${mode} is none of ${sslModes.join(', ')}`, exitCodes.usage);
     }
     return url;
+}
+
+function decodable({ username, password, pathname }: URL): boolean {
+    try {
+        return [username, password, pathname].every((part) => decodeURIComponent(part) !== undefined);
+    } catch {
+        return false;
+    }
 }
 
 async function speaksTls(url: URL): Promise<boolean> {
@@ -87,8 +107,7 @@ export function connectionError(url: string, error: unknown): UserError | undefi
     const code = codeOf(error);
     const { host, port } = parsedUrl(url);
     const place = port ? host : `${host}:5432`;
-    const advice = code === '08P01' ? 'what a pooler does not let through may go to the server itself: MIGRATION_DATABASE_URL'
-        : 'start it or correct DATABASE_URL; without DATABASE_URL an embedded server is used';
+    const advice = Object.entries(adviceFor).find(([start]) => code.startsWith(start))?.[1] ?? 'start it, or correct the URL';
     // PgBouncer calls its refusals mere errors.
     const fatal = (error as { severity?: string }).severity === 'FATAL' || code === '08P01';
     if (fatal && sqlstatesOfNoConnection.test(code)) {

@@ -43,8 +43,8 @@ export async function applyFile(job: Job): Promise<Applied> {
     const done = async (why?: string): Promise<Applied> => {
         await finish(sql, ledger, file, run);
         say(why ? { event: 'recorded', file: file.name, version: file.version, why }
-            : { event: 'applied', file: file.name, version: file.version, seconds: seconds() });
-        return { file: file.name, version: file.version, seconds: seconds() };
+            : { event: 'applied', file: file.name, version: file.version, seconds: Number(seconds().toFixed(3)) });
+        return { file: file.name, version: file.version, seconds: Number(seconds().toFixed(3)) };
     };
     const earlier = await foundDone(job, kind);
     if (earlier) return done(earlier);
@@ -67,7 +67,7 @@ export async function applyFile(job: Job): Promise<Applied> {
         const again = passing.includes(complaint.code) || complaint.code === perhapsPassing.code && attempt < perhapsPassing.attempts;
         if (!nothingDone || !again || attempt >= job.attempts) {
             if (nothingDone) await forget(sql, ledger, file, run);
-            throw failure(file, up, complaint, watch.blockers(), await broken(job));
+            throw failure(file, up, complaint, watch.blockers(), [...(attempt > 1 ? [`tried ${attempt} times`] : []), ...await broken(job)]);
         }
         say({ event: 'retrying', file: file.name, attempt, code: complaint.code, message: complaint.message });
         await sleep(pause * (0.5 + Math.random()), undefined, { signal: stop });
@@ -85,8 +85,8 @@ async function foundDone(job: Job, kind: ReturnType<typeof nature>): Promise<str
     const earlier = state.facts.unfinished.find(({ version }) => version === file.version);
     if (!earlier || file.up?.transaction) return undefined;
     if (kind === 'opaque') {
-        throw new UserError(`${file.name} was begun by run ${earlier.run} at ${earlier.since}, which died: nobody can tell how far it came. `
-            + `Look, then say which it is: pg-ensure resolve ${file.version} --applied, or --not-applied to run it again`);
+        throw new UserError(`${file.name} was begun by run ${earlier.run} at ${earlier.since}, which died: nobody can tell how far it came; `
+            + `look, then say which it is: ${job.known.command(`resolve ${file.version} --applied`)}, or --not-applied to run it again`);
     }
     const [index] = concurrentIndexes(file.up);
     const why = kind === 'block' && earlier.done ? `run ${earlier.run} had done it, and it was not in the ledger yet`
@@ -153,13 +153,14 @@ interface Watch {
 }
 
 /** Says who keeps the file waiting, once for each set of them, and that it is still running. */
-function watchBlockers({ sql, file, run, say }: Job): Watch {
+function watchBlockers({ sql, file, run, say, lockTimeoutMs }: Job): Watch {
     let last = '';
+    const begun = performance.now();
     const over = new AbortController();
     const watch = async (): Promise<void> => {
         for (let ticks = 1; ; ticks += 1) {
-            await sleep(250, undefined, { signal: over.signal });
-            if (ticks % 40 === 0) say({ event: 'working', file: file.name, seconds: ticks / 4 });
+            await sleep(Math.min(250, lockTimeoutMs / 2), undefined, { signal: over.signal });
+            if (ticks % 40 === 0) say({ event: 'working', file: file.name, seconds: (performance.now() - begun) / 1000 });
             const rows = await sql.unsafe<{ blocker: string }[]>(format(`
                 select format('pid %%s (%%s, %%s, since %%s)', b.pid, b.application_name, coalesce(b.state, 'hidden'), b.xact_start) as blocker
                 from pg_stat_activity as a cross join unnest(pg_blocking_pids(a.pid)) as p (pid)

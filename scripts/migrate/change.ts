@@ -1,14 +1,14 @@
 import format from 'pg-format';
 import type { Sql } from 'postgres';
-import { withConnection } from '../connection.js';
+import { parsedUrl, withConnection } from '../connection.js';
 import { codeOf, exitCodes, UserError } from '../errors.js';
 import { downCopy } from './copy.js';
 import { dbmate } from './dbmate.js';
 import type { MigrationFile, Section } from './files.js';
 import { know, type Known, type Target } from './known.js';
 import type { Recorded } from './ledger.js';
-import { lintFile } from './lint.js';
-import { defaults, packageVersion, spelled, underLock, type Held, type Limits } from './run.js';
+import { lintFile, spelled } from './lint.js';
+import { defaults, packageVersion, underLock, type Held, type Limits } from './run.js';
 import { makeLedger } from './ledger.js';
 import type { State } from './state.js';
 
@@ -24,7 +24,9 @@ export interface Changed {
 export function rollback(options: Target & Limits, confirm: Confirm): Promise<Changed | undefined> {
     return change(options, confirm, (state, known) => {
         const { row, file } = lastApplied(state, known);
-        return { what: row.version, question: `roll back ${file.name}, applied ${row.appliedAt ?? 'at an unknown time'}?` };
+        const { host, pathname } = parsedUrl(options.url);
+        const since = row.appliedAt ? `, applied ${row.appliedAt.slice(0, 19).replace('T', ' ')}` : '';
+        return { what: row.version, question: `roll back ${file.name}${since}, in ${host}${pathname}?` };
     }, async (held) => {
         const { sql, known: { ledger }, run, pooled, stop } = held;
         const { file } = lastApplied(await held.known.read(), held.known);
@@ -50,9 +52,10 @@ export function rollback(options: Target & Limits, confirm: Confirm): Promise<Ch
 export async function resolve(options: Target & Limits, version: string, applied: boolean): Promise<Changed> {
     const pick = (known: Known, state: State): MigrationFile => {
         const file = known.folder.files.find((one) => one.version === version);
-        if (!file) throw new UserError(`no file here has version ${version}: pg-ensure status lists them`, exitCodes.usage);
+        if (!file) throw new UserError(`no file here has version ${version}: ${known.command('status')} lists them`, exitCodes.usage);
         if (!applied && state.facts.recorded.some((row) => row.version === version)) {
-            throw new UserError(`${file.name} is in the ledger as applied: pg-ensure rollback takes back the last one`, exitCodes.usage);
+            throw new UserError(`${file.name} is in the ledger as applied: ${known.command('rollback')} takes back the last one`,
+                exitCodes.usage);
         }
         return file;
     };
@@ -81,7 +84,7 @@ export async function resolve(options: Target & Limits, version: string, applied
 export function dropOwn(options: Target & Limits, confirm: Confirm): Promise<{ functions: number } | undefined> {
     return change(options, confirm, ({ facts }, { ledger }) => ({
         what: String(facts.recorded.length),
-        question: `drop every function of schema ${ledger.schema} and install those of this version? Calls fail for the second in between`,
+        question: `drop every function of schema ${ledger.schema} and install those of this version (calls fail for the second in between)?`,
     }), async ({ sql, known: { ledger } }) => {
         await makeLedger(sql, ledger);
         const rows = await sql.unsafe<{ drop: string }[]>(format(`
@@ -111,7 +114,9 @@ async function change<T extends object>(
         const { what, question } = ask(state, known);
         if (!await confirm(question)) return undefined;
         const result = await underLock(options, sql, known, state, () => false, async (held) => {
-            if (ask(await known.read(), known).what !== what) throw new UserError('another runner has changed the ledger meanwhile: nothing was done; ask again');
+            if (ask(await known.read(), known).what !== what) {
+                throw new UserError('another runner has changed the ledger meanwhile: nothing was done; ask again');
+            }
             return work(held);
         });
         return result as T;
@@ -122,14 +127,18 @@ function lastApplied({ facts }: State, { folder }: Known): { row: Recorded; file
     const row = facts.recorded.at(-1);
     if (!row) throw new UserError('nothing is applied: there is nothing to roll back', exitCodes.usage);
     const file = folder.files.find(({ version }) => version === row.version);
-    if (!file) throw new UserError(`${row.version} was applied last and no file here has it: nothing was rolled back`, exitCodes.diverged);
-    if (row.sha256 && row.sha256 !== file.sha256) {
-        throw new UserError(`${file.name} was edited after it had been applied: its down section may be another one; put the file back`, exitCodes.diverged);
+    if (!file) {
+        throw new UserError(`${row.version} was applied last and no file here has it: nothing was rolled back`, exitCodes.diverged);
     }
-    const [error] = lintFile(file).filter(({ severity }) => severity === 'error');
+    if (row.sha256 && row.sha256 !== file.sha256) {
+        throw new UserError(`${file.name} was edited after it had been applied: its down section may be another one; put the file back`,
+            exitCodes.diverged);
+    }
+    const [error] = lintFile(file).filter(({ severity, rule }) => severity === 'error' && rule !== 'syntax');
     if (error) throw new UserError(`nothing was rolled back: ${spelled(error)}`, exitCodes.findings);
     if (!file.down?.text.replace(/^--.*$/gm, '').trim()) {
-        throw new UserError(`${file.name} has nothing below "-- migrate:down": nothing was rolled back`, exitCodes.findings);
+        throw new UserError(`${file.name} has nothing below "-- migrate:down": nothing was rolled back; write a new file that undoes it`,
+            exitCodes.findings);
     }
     return { row, file };
 }

@@ -4,7 +4,7 @@ import { withConnection } from '../connection.js';
 import { exitCodes, UserError } from '../errors.js';
 import { readFolder, type Folder } from './files.js';
 import { ledgerOf, readFacts, type Ledger } from './ledger.js';
-import { lint, type Finding } from './lint.js';
+import { lint, lintFolder, spelled, type Finding } from './lint.js';
 import { compare, type State } from './state.js';
 import { concurrentIndexes } from './statements.js';
 
@@ -15,6 +15,8 @@ export interface Target {
     folder?: string;
     table?: string;
     outOfOrder?: boolean;
+    /** What a command needs to mean the same folder and table, for advice. */
+    flags?: string;
 }
 
 /** What is known of a folder and of the database's ledger. */
@@ -23,20 +25,24 @@ export interface Known {
     ledger: Ledger;
     findings: () => Finding[];
     read: () => Promise<State>;
+    /** The line that a person is to type. */
+    command: (words: string) => string;
 }
 
 export const ownFolder = fileURLToPath(new URL('../../sql', import.meta.url));
 export const ownTable = 'ensure.schema_migrations';
 
 /** Reads by one statement, as a role that may only read, on a standby too. */
-export async function know(sql: Sql, { folder: path = ownFolder, table, outOfOrder }: Target): Promise<Known> {
+export async function know(sql: Sql, { folder: path = ownFolder, table, outOfOrder, flags = '' }: Target): Promise<Known> {
     const folder = readFolder(path);
-    if (!folder.files.length) throw new UserError(`no file in ${path} is named <digits>_<name>.sql: nothing would ever be applied`, exitCodes.findings);
+    const [wrong] = lintFolder(folder).filter(({ rule }) => ['no-files', 'duplicate-version'].includes(rule));
+    if (wrong) throw new UserError(`nothing was applied: ${spelled(wrong)}`, exitCodes.findings);
     const ledger = await ledgerOf(sql, table ?? (path === ownFolder ? ownTable : 'schema_migrations'));
     const indexes = folder.files.flatMap(({ up }) => (up && /concurrently/i.test(up.text) ? concurrentIndexes(up) : []));
     let findings: Finding[] | undefined;
     return {
         folder, ledger,
+        command: (words) => `pg-ensure ${words}${flags}`,
         findings: () => (findings ??= lint(folder)),
         read: async () => compare(folder, ledger, await readFacts(sql, ledger, indexes), outOfOrder),
     };

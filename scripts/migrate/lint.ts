@@ -11,7 +11,14 @@ export interface Finding {
 }
 
 /** What is wrong with the files by themselves: needs no database. */
-export function lint(folder: Folder): Finding[] {
+export const lint = (folder: Folder): Finding[] => [...lintFolder(folder), ...folder.files.flatMap(lintFile)];
+
+/** One line for people. */
+export const spelled = ({ file, line, rule, message }: Finding): string => (
+    `${file}${line ? `:${line}` : ''}: ${message} [${rule}]`
+);
+
+export function lintFolder(folder: Folder): Finding[] {
     const { files, ignored } = folder;
     const none: Finding[] = files.length ? [] : [{
         severity: 'error', rule: 'no-files', file: folder.path,
@@ -20,7 +27,7 @@ export function lint(folder: Folder): Finding[] {
     const passedOver = ignored.map((file): Finding => ({
         severity: 'error', rule: 'name', file, message: 'the name does not start with digits and end in .sql: dbmate passes it over in silence',
     }));
-    return [...none, ...passedOver, ...versions(files), ...files.flatMap(lintFile)];
+    return [...none, ...passedOver, ...versions(files)];
 }
 
 function versions(files: MigrationFile[]): Finding[] {
@@ -139,7 +146,7 @@ function unreadable(section: Section, { error, line }: { error: string; line: nu
     }
     const copy = section.text.split('\n').findIndex((text) => /^\s*copy\b.*\bfrom\s+stdin\b/i.test(text));
     if (copy >= 0) return at('error', 'copy', 'COPY to or from the client needs psql', copy + 1);
-    return at('warning', 'syntax', `the parser of PostgreSQL 18 says: ${error}`, line);
+    return at('error', 'syntax', `the parser of PostgreSQL 18 says: ${error}`, line);
 }
 
 function controlsTransaction({ type, node }: Statement): boolean {

@@ -41,16 +41,17 @@ export function summary(state: State): object {
         pending: names(pending), edited: names(edited), outOfOrder: names(outOfOrder),
         newer: versions(newer), missing: versions(missing), withoutChecksum: names(unadopted),
         invalidIndexes: state.invalidIndexes.map(({ index }) => index),
-        unfinished: facts.unfinished, recorded: facts.recorded.length,
+        unfinished: facts.unfinished, total: facts.recorded.length,
     };
 }
 
 /** For people: a row for each file. */
-export function filesOf({ facts, pending, edited }: State): Answer {
+export function filesOf({ facts, pending, edited, unadopted }: State): Answer {
     const has = (list: { version: string }[], version: string): boolean => list.some((one) => one.version === version);
+    const names = new Map(unadopted.map(({ version, name }) => [version, name]));
     const rows = [
         ...facts.recorded.map((row) => [
-            row.version, row.file, has(edited, row.version) ? 'edited' : 'applied',
+            row.version, row.file ?? names.get(row.version) ?? null, has(edited, row.version) ? 'edited' : 'applied',
             row.appliedAt?.slice(0, 19).replace('T', ' ') ?? null, row.appliedBy ?? null,
             row.seconds?.toFixed(3) ?? null, row.run ?? null,
         ]),

@@ -26,13 +26,13 @@ export function sentence(event: Event): string | undefined {
             : `waiting for pid ${event.pid} (${event.application}), which has the lock since ${event.since}`
                 + (event.migration ? ` and applies ${event.migration}` : '');
         case 'unreachable': return `waiting: ${event.message}`;
-        case 'remnant': return `waiting for pid ${event.pid}, left by a run that died (${event.application}): ${event.query}`;
-        case 'repairing': return `index ${event.index} is invalid: ${event.statement}`;
+        case 'remnant': return `waiting for pid ${event.pid}, which a run that died left at work (${event.application})`;
+        case 'repairing': return `index ${event.index} is invalid, repairing it: ${event.statement}`;
         case 'locked': return undefined;
-        case 'applying': return event.attempt === 1 ? undefined : `applying ${event.file}, attempt ${event.attempt}`;
+        case 'applying': return undefined;
         case 'working': return `${event.file} has been running for ${event.seconds.toFixed(0)} s`;
         case 'blocked': return `${event.file} waits for ${event.blockers}`;
-        case 'retrying': return `${event.file}: ${event.code}: ${event.message}; nothing was done, trying again`;
+        case 'retrying': return `${event.file}: ${event.code}: ${event.message}; nothing was done, trying again (attempt ${event.attempt})`;
         case 'applied': return `applied ${event.file} in ${event.seconds.toFixed(3)} s`;
         case 'recorded': return `recorded ${event.file}: ${event.why}`;
         case 'warning': return event.message;

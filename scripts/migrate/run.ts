@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import format from 'pg-format';
 import type { Sql } from 'postgres';
 import { parsedUrl, withConnection } from '../connection.js';
-import { exitCodes, UserError } from '../errors.js';
+import { codeOf, exitCodes, UserError } from '../errors.js';
 import { applyFile, type Applied } from './apply.js';
 import { dbmateVersion } from './dbmate.js';
 import { endSessions, fence, runOf, type Run } from './fence.js';
@@ -12,7 +12,7 @@ import { refuseSnapshot, tryGuard } from './guard.js';
 import { repair } from './indexes.js';
 import { know, ownTable, type Known, type Target } from './known.js';
 import { makeLedger, type Ledger } from './ledger.js';
-import type { Finding } from './lint.js';
+import { spelled } from './lint.js';
 import type { Event, Say } from './report.js';
 import { isReady, reasons, type State } from './state.js';
 import { waitForLock } from './wait.js';
@@ -55,7 +55,8 @@ export interface Held {
 export const defaults = { lockTimeoutMs: 5_000, maxWaitMs: 10 * 60_000, attempts: 10 };
 
 const answerMs = 15_000;
-export const packageVersion = (JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }).version;
+const packageFile = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
+export const packageVersion = (JSON.parse(packageFile) as { version: string }).version;
 
 /** Brings the database to the head of the folder; any number of callers may do so at once, and die at any moment. */
 export async function migrate(options: Options): Promise<Migrated> {
@@ -65,6 +66,9 @@ export async function migrate(options: Options): Promise<Migrated> {
         const known = await know(sql, options);
         const state = await known.read();
         refuse(known, state);
+        if (baseline && !state.facts.exists) {
+            throw new UserError(`there is no ledger of dbmate at ${known.ledger.table}: name it with --table; nothing was applied`, exitCodes.usage);
+        }
         if (enough(state) || options.dryRun) return { state, applied: [] };
         const result = await underLock(options, sql, known, state, (now) => {
             refuse(known, now);
@@ -78,17 +82,26 @@ async function applyAll(options: Options, held: Held): Promise<Migrated> {
     const { sql, known, run, say } = held;
     const applied: Applied[] = [];
     const versions = { pgEnsure: packageVersion, dbmate: await dbmateVersion() };
-    await makeLedger(sql, known.ledger);
-    await reconcile(sql, known.ledger);
+    await makeLedger(sql, known.ledger).then(() => reconcile(sql, known.ledger)).catch((error: unknown) => {
+        if (codeOf(error) !== '42501') throw error;
+        throw new UserError(`this role may not migrate: 42501: ${(error as Error).message}; set MIGRATION_DATABASE_URL to one that may, `
+            + `or let it wait for another: ${known.command('wait')}`);
+    });
     if (options.baseline) await adopt(held, await known.read());
     for (;;) {
         const state = await known.read();
         refuse(known, state);
         if (state.invalidIndexes.length) await repair(options.url, state, run, say);
         const [file] = state.pending;
-        if (!file) return { state: await known.read(), applied, run: run.id };
+        if (!file) return { state: await readAlone(known), applied, run: run.id };
         applied.push(await applyFile({ ...held, ...limitsOf(options), url: options.url, state, file, versions }));
     }
+}
+
+/** The state that others will read when the lock, which is ours, is free. */
+async function readAlone(known: Known): Promise<State> {
+    const state = await known.read();
+    return { ...state, facts: { ...state.facts, holder: null } };
 }
 
 /**
@@ -96,7 +109,8 @@ async function applyAll(options: Options, held: Held): Promise<Migrated> {
  * this returns, however it ended.
  */
 export async function underLock<T extends object>(
-    options: Target & Limits, sql: Sql, known: Known, state: State, enough: (state: State) => boolean, work: (held: Held) => Promise<T>,
+    options: Target & Limits, sql: Sql, known: Known, state: State,
+    enough: (state: State) => boolean, work: (held: Held) => Promise<T>,
 ): Promise<T | State> {
     const { url, say = () => {}, signal = new AbortController().signal } = options;
     const deadline = Date.now() + (options.maxWaitMs ?? defaults.maxWaitMs);
@@ -140,12 +154,13 @@ async function answering(sql: Sql): Promise<void> {
 }
 
 /** Throws when nothing may be applied. */
-function refuse({ findings }: Known, state: State): void {
-    if (state.state === 'diverged') throw new UserError(divergence(state), exitCodes.diverged);
+function refuse({ findings, command }: Known, state: State): void {
+    if (state.state === 'diverged') throw new UserError(divergence(state, command), exitCodes.diverged);
     if (!state.pending.length) return;
     const names = state.pending.map(({ name }) => name);
     const errors = findings().filter(({ file, rule, severity }) => (
-        names.includes(file) && (severity === 'error' || rule === 'session-setting' && state.facts.pooled)
+        names.includes(file) && rule !== 'syntax' // of another version's parser: the server tells
+        && (severity === 'error' || rule === 'session-setting' && state.facts.pooled)
     ));
     if (errors.length) throw new UserError(['nothing was applied', ...errors.map(spelled)].join('\n'), exitCodes.findings);
     if (state.facts.standby) {
@@ -153,16 +168,16 @@ function refuse({ findings }: Known, state: State): void {
     }
 }
 
-export const spelled = ({ file, line, rule, message }: Finding): string => `${file}${line ? `:${line}` : ''}: ${message} [${rule}]`;
-
-function divergence(state: State): string {
+function divergence(state: State, command: Known['command']): string {
+    const versions = state.edited.map(({ version }) => version);
     const edited = state.ledger.table === ownTable
-        ? 'put the files back, or replace what is installed: pg-ensure migrate --reinstall'
-        : 'put the file back and write a new one; if the database has what it says now: pg-ensure resolve <version> --applied';
+        ? `put the files back, or replace what is installed: ${command('migrate --reinstall')}`
+        : 'put the file back and write a new one; if the database has what it says now: '
+            + versions.map((version) => command(`resolve ${version} --applied`)).join('; ');
     return [
         ...reasons(state).slice(0, state.edited.length + state.outOfOrder.length),
         ...(state.edited.length ? [edited] : []),
-        ...(state.outOfOrder.length ? ['give it a newer version, or pg-ensure migrate --out-of-order'] : []),
+        ...(state.outOfOrder.length ? [`give it a newer version, or ${command('migrate --out-of-order')}`] : []),
     ].join('\n');
 }
 
@@ -191,6 +206,6 @@ async function adopt({ sql, known: { ledger }, run, say }: Held, { unadopted }: 
     }
 }
 
-const limitsOf = ({ lockTimeoutMs = defaults.lockTimeoutMs, attempts = defaults.attempts }: Limits): { lockTimeoutMs: number; attempts: number } => (
-    { lockTimeoutMs, attempts }
-);
+function limitsOf({ lockTimeoutMs, attempts }: Limits): { lockTimeoutMs: number; attempts: number } {
+    return { lockTimeoutMs: lockTimeoutMs ?? defaults.lockTimeoutMs, attempts: attempts ?? defaults.attempts };
+}

@@ -47,15 +47,22 @@ export function compare(folder: Folder, ledger: Ledger, facts: Facts, outOfOrder
 /** A database that is ahead of its files serves them: a newer version must leave the older one working. */
 export const isReady = ({ state }: { state: string }): boolean => state === 'at head' || state === 'ahead';
 
+function begun({ unfinished, holder }: Facts, version: string): string {
+    const row = unfinished.find((one) => one.version === version);
+    if (!row) return '';
+    return holder ? ', a run is at it' : `, run ${row.run} began it at ${row.since.slice(0, 19).replace('T', ' ')} and died`;
+}
+
 /** Why it is in that state, one reason a line. */
-export function reasons({ pending, edited, outOfOrder, newer, invalidIndexes, facts }: State): string[] {
+export function reasons({ pending, edited, outOfOrder, newer, missing, invalidIndexes, facts }: State): string[] {
     return [
         ...edited.map(({ name }) => `${name} was edited after it had been applied`),
         ...outOfOrder.map(({ name }) => `${name} is not applied, a newer one is`),
         ...pending.filter((file) => !outOfOrder.includes(file)).map(({ name, version }) => (
-            `${name} is not applied${facts.unfinished.some((row) => row.version === version) ? ', a run has begun it' : ''}`
+            `${name} is not applied${begun(facts, version)}`
         )),
         ...invalidIndexes.map(({ index, table }) => `index ${index} on ${table} is invalid: a concurrent build has failed`),
+        ...missing.map(({ version }) => `${version} is applied and no file here has it`),
         ...newer.map(({ version }) => `${version} is applied and newer than every file here`),
     ];
 }

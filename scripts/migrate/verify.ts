@@ -2,7 +2,7 @@ import format from 'pg-format';
 import type { Sql } from 'postgres';
 import { parseSync, type CreateFunctionStmt } from 'libpg-query';
 import { readFolder, type Folder } from './files.js';
-import { know, ownFolder, type Target } from './known.js';
+import { know, ownFolder, type Known, type Target } from './known.js';
 import { lint, type Finding } from './lint.js';
 import type { State } from './state.js';
 
@@ -11,23 +11,28 @@ export const verifyFiles = ({ folder = ownFolder }: Pick<Target, 'folder'>): Fin
 /** What the ledger says of the files, and for our own functions whether the database has what the files say. */
 export async function verifyDatabase(sql: Sql, target: Target): Promise<Finding[]> {
     const known = await know(sql, target);
-    const findings = ledgerFindings(await known.read());
+    const findings = ledgerFindings(await known.read(), known);
     return known.folder.path === ownFolder ? [...findings, ...await functionFindings(sql, known.folder)] : findings;
 }
 
-function ledgerFindings(state: State): Finding[] {
+function ledgerFindings(state: State, { command, folder }: Known): Finding[] {
     const of = (rule: string, severity: Finding['severity'], message: string) => ({ name, file }: { name?: string; file?: string | null }): Finding => (
         { rule, severity, file: name ?? file ?? '', message }
     );
     const named = <T extends { version: string; file: string | null }>(row: T): T => ({ ...row, file: row.file ?? row.version });
     return [
-        ...state.edited.map(of('edited', 'error', 'was edited after it had been applied')),
+        ...state.edited.map(of('edited', 'error', 'was edited after it had been applied: put it back, and write a new one')),
         ...state.outOfOrder.map(of('out-of-order', 'error', 'is not applied, and a newer one is')),
         ...state.missing.map(named).map(of('missing', 'warning', 'is applied and no file here has its version')),
         ...state.newer.map(named).map(of('ahead', 'warning', 'is applied and newer than every file here')),
-        ...state.unadopted.map(of('no-checksum', 'warning', 'was applied without pg-ensure, an edit would go unseen: pg-ensure migrate --baseline')),
+        ...state.unadopted.map(of('no-checksum', 'warning', `was applied without pg-ensure, an edit would go unseen: ${command('migrate --baseline')}`)),
+        ...state.facts.recorded.flatMap((row): Finding[] => {
+            const file = folder.files.find(({ version }) => version === row.version);
+            return !file || !row.file || row.file === file.name ? []
+                : [{ rule: 'renamed', severity: 'warning', file: file.name, message: `was ${row.file} when it was applied` }];
+        }),
         ...state.invalidIndexes.map(({ index, table }): Finding => ({
-            rule: 'invalid-index', severity: 'error', file: index, message: `on ${table} is invalid, a concurrent build has failed: pg-ensure migrate repairs it`,
+            rule: 'invalid-index', severity: 'error', file: index, message: `on ${table} is invalid, a concurrent build has failed: ${command('migrate')} repairs it`,
         })),
     ];
 }

@@ -152,7 +152,7 @@ test('where nobody can tell how far a dead run came, nothing is done until a per
     write(folder, { '002_b.sql': noTransaction('call p();'), '003_c.sql': noTransaction('call p();') });
     const dead = (version: string): Promise<unknown> => rows(url, `insert into schema_migrations_history (version, file, sha256, run_id) values ('${version}', '', '', 'dead')`);
     await dead('002');
-    expect(await go()).toMatchObject({ code: 1, stderr: expect.stringContaining('pg-ensure resolve 002 --applied, or --not-applied') as string });
+    expect(await go()).toMatchObject({ code: 1, stderr: expect.stringMatching(/pg-ensure resolve 002 --applied --dir .*, or --not-applied/) as string });
     expect(await go('resolve', '002')).toMatchObject({ code: 2 });
     expect(await go('resolve', '009', '--applied')).toMatchObject({ code: 2 });
     expect(await go('resolve', '001', '--not-applied')).toMatchObject({ code: 2 });
@@ -173,6 +173,13 @@ test('a file of which nobody can tell what was done is not tried again', () => w
     const { code, stderr } = await go('migrate', '--json');
     expect(code).toBe(1);
     expect(stderr).not.toContain('retrying');
+}));
+
+test('what a run that died has begun is said by status as long as nobody is at it', () => world({ '001_a.sql': 'select 1;' }, async ({ url, folder, go }) => {
+    await migrate({ url, folder });
+    write(folder, { '002_b.sql': noTransaction('call p();') });
+    await rows(url, "insert into schema_migrations_history (version, file, sha256, run_id) values ('002', '', '', 'dead')");
+    expect((await go('status')).stdout).toMatch(/002_b.sql is not applied, run dead began it at .* and died/);
 }));
 
 test('SET TRANSACTION at the start of a file is left first', () => world(
@@ -202,6 +209,13 @@ test('rollback takes back the last file when it is told to, and forgets its chec
     expect(await go('rollback', '--yes')).toMatchObject({ code: 0, stdout: 'rolled back 002_b.sql\n' });
     expect(await rows(url, "select to_regclass('b') as b, (select count(*)::int from schema_migrations_history) as rows")).toEqual([{ b: null, rows: 1 }]);
     expect((await go()).code).toBe(0);
+}));
+
+test('with --json a failure is a document too, with the exit code, and stderr has nothing but events', () => world({ '001_a.sql': 'select 1/0;' }, async ({ go }) => {
+    const { code, stdout, stderr } = await go('migrate', '--json');
+    expect(code).toBe(1);
+    expect(JSON.parse(stdout)).toEqual({ error: '001_a.sql: 22012: division by zero; it is not applied', exitCode: 1 });
+    for (const line of stderr.trim().split('\n')) JSON.parse(line);
 }));
 
 test('with --json stdout is one document and stderr one event a line', () => world({ '001_a.sql': 'select 1;' }, async ({ go }) => {

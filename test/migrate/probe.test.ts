@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Sql } from 'postgres';
 import { expect, test, type TestContext } from 'vitest';
@@ -119,6 +119,28 @@ test('a ledger of plain dbmate is read as it is; --baseline adopts it, and edits
         expect((await run(url, ['resolve', '002', '--applied', '--dir', folder])).code).toBe(0);
         expect((await run(url, ['status', '--dir', folder])).code).toBe(0);
     }))));
+
+test('--baseline refuses where there is no ledger to adopt: nothing is applied by mistake', () => withEmptyDatabase(({ url }) => (
+    withFolder({ '001_a.sql': 'select 1;' }, async (folder) => {
+        expect(plainDbmate(url, folder, 'public.other').status).toBe(0);
+        expect(await run(url, ['migrate', '--baseline', '--dir', folder])).toMatchObject({ code: 2, stderr: expect.stringContaining('name it with --table') as string });
+        expect((await run(url, ['migrate', '--baseline', '--dir', folder, '--table', 'public.other'])).stdout).toMatch(/^0 applied, 1 in all/);
+    }))));
+
+test('wrong words are exit code 2: a duration without a unit, an unknown sslmode, two answers at once', () => withFolder({ '001_a.sql': 'select 1;' }, async (folder) => {
+    for (const args of [['migrate', '--lock-timeout', '5000'], ['wait', '--timeout', '1d'], ['resolve', '001', '--applied', '--not-applied']]) {
+        expect(await run('postgres://u@127.0.0.1:1/d', [...args, '--dir', folder])).toMatchObject({ code: 2 });
+    }
+    expect((await run('postgres://u@127.0.0.1:1/d?sslmode=disabel', ['status', '--dir', folder])).code).toBe(2);
+}));
+
+test('verify --strict takes warnings for errors, and names a renamed file', () => withEmptyDatabase(({ url }) => withFolder({ '001_a.sql': 'set work_mem = 10000;' }, async (folder) => {
+    expect((await run(undefined, ['verify', '--dir', folder])).code).toBe(0);
+    expect((await run(undefined, ['verify', '--strict', '--dir', folder])).code).toBe(14);
+    await migrate({ url, folder });
+    renameSync(join(folder, '001_a.sql'), join(folder, '001_b.sql'));
+    expect((await run(url, ['verify', '--dir', folder])).stdout).toContain('001_b.sql: was 001_a.sql when it was applied [renamed]');
+})));
 
 test('wait fails closed: it ends with the state when the time is over, and at once when the state is diverged', () => withEmptyDatabase(({ url }) => (
     withFolder({ '001_a.sql': 'select 1;' }, async (folder) => {

@@ -135,6 +135,12 @@ test('trap 10, two files of one version: refused', () => refused(
     { '001_a.sql': 'create table a ();', '001_b.sql': 'create table b ();' }, 'error duplicate-version 001_b.sql:undefined',
 ));
 
+test('trap 10, a second file of an applied version: every command says so', () => world({ '001_a.sql': 'select 1;' }, async ({ folder, go }) => {
+    await go();
+    write(folder, { '001_b.sql': 'select 1;' });
+    for (const command of ['migrate', 'status', 'wait', 'verify']) expect((await go(command)).code).toBe(14);
+}));
+
 test('trap 11, 10_ sorts before 9_: refused', () => refused(
     { '9_a.sql': 'create table a ();', '10_b.sql': 'create table b ();' }, 'error version-width 9_a.sql:undefined',
 ));
@@ -165,7 +171,7 @@ test('trap 14, an edited file is diverged', () => world({ '001_a.sql': 'select 1
     write(folder, { '001_a.sql': 'select 2;' });
     expect((await go('status')).code).toBe(11);
     expect(await go()).toMatchObject({ code: 11, stderr: expect.stringContaining('001_a.sql was edited after it had been applied') as string });
-    expect((await go('verify')).stdout).toContain('error: 001_a.sql: was edited after it had been applied [edited]');
+    expect((await go('verify')).stdout).toContain('error: 001_a.sql: was edited after it had been applied: put it back, and write a new one [edited]');
     write(folder, { '001_a.sql': 'select 1;'.concat('\r\n') });
     writeFileSync(join(folder, '001_a.sql'), '-- migrate:up\r\nselect 1;\r\n-- migrate:down\r\n');
     expect((await go('status')).code).toBe(0);
@@ -190,6 +196,15 @@ test('trap 17, a .env file and DBMATE_ variables do not reach dbmate', () => wor
     const { code } = await run(url, ['migrate', '--dir', folder], { cwd: folder, env: { DBMATE_MIGRATIONS_TABLE: 'evil', PGOPTIONS: '-c nonsense=1' } });
     expect(code).toBe(0);
     expect(await rows(url, "select relname::text as name from pg_class where relname in ('evil', 'schema_migrations')")).toEqual([{ name: 'schema_migrations' }]);
+}));
+
+test('trap 17, without a URL a project\'s folder is not applied to some other database, and .env is not read', () => withFolder({ '001_a.sql': 'select 1;' }, async (folder) => {
+    writeFileSync(join(folder, '.env'), 'DATABASE_URL=postgres://nobody@127.0.0.1:1/none\n');
+    for (const url of [undefined, '']) {
+        for (const command of ['migrate', 'status', 'wait', 'rollback']) {
+            expect(await run(url, [command, '--dir', folder], { cwd: folder })).toMatchObject({ code: 2, stderr: expect.stringContaining('DATABASE_URL is not set') as string });
+        }
+    }
 }));
 
 test('trap 18, wait ends though nobody answers, and is not content with a server without the database', async () => {
@@ -282,9 +297,11 @@ test('trap 28, the password is in no argument and in no message', () => world({ 
     const refusal = await run(wrong.href, ['migrate', '--dir', folder]);
     expect(refusal.code).toBe(12);
     expect(refusal.stderr).not.toMatch(/a#b@c|a%23b/);
-    const broken = await run('postgres://u:se#cret@127.0.0.1/d', ['migrate', '--dir', folder]);
-    expect(broken.code).toBe(2);
-    expect(broken.stderr).not.toMatch(/se#cret|cret/);
+    for (const password of ['se#cret', 'se%cret']) {
+        const broken = await run(`postgres://u:${password}@127.0.0.1/d`, ['status', '--dir', folder]);
+        expect(broken.code).toBe(2);
+        expect(broken.stderr.trim().split('\n')).toEqual([expect.not.stringContaining('cret')]);
+    }
 }));
 
 test('trap 29, the error of a failed rollback hides the first one: the ledger tells, and the next run converges', () =>
