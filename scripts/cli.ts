@@ -165,3 +165,5 @@ process.stdout.on('error', () => process.exit(exitCodes.error)); // the reader o
 await program.parseAsync().catch((error: unknown) => {
     process.exitCode = failed(error);
 });
+// A connection on which the server answers late, or never, would keep this process.
+process.stdout.write('', () => process.exit());

@@ -1,4 +1,5 @@
 import { connect as dial, type Socket } from 'node:net';
+import { userInfo } from 'node:os';
 import postgres, { type Notice, type Sql } from 'postgres';
 import { codeOf, exitCodes, UserError } from './errors.js';
 
@@ -7,12 +8,14 @@ const adviceFor = {
     '08P01': 'what a pooler does not let through may go to the server itself: MIGRATION_DATABASE_URL',
     28: 'correct user or password in the URL',
     '3D000': 'create the database, or correct the URL',
+    42704: 'take that parameter out of the URL',
+    22023: 'take that parameter out of the URL',
     53300: 'run again when there is room, or raise max_connections',
     '57P03': 'run again when it is up',
 };
 const demandingModes = ['require', 'verify-ca', 'verify-full'];
 const sslModes = ['disable', 'allow', 'prefer', ...demandingModes];
-const sqlstatesOfNoConnection = /^(08...|28...|3D...|57P03|53300)$/;
+const sqlstatesOfNoConnection = /^(08...|28...|3D...|57P03|53300|42704|22023)$/;
 const systemErrors = /^(E[A-Z]+|CONNECT.*|CONNECTION_.*|.*_(CERT|SSL|TLS)_?.*)$/;
 
 /** Without prepared statements, so that any pooler will do. */
@@ -25,7 +28,7 @@ export async function withConnection<T>(
     url: string, work: (sql: Sql) => Promise<T>,
     { application = 'pg-ensure', onnotice = () => {} }: { application?: string; onnotice?: (notice: Notice) => void } = {},
 ): Promise<T> {
-    const sql = postgres(url, { ...connectOptions, onnotice, connection: { application_name: application } });
+    const sql = postgres(withoutName(url), { ...connectOptions, onnotice, connection: { application_name: application } });
     try {
         return await work(sql);
     } catch (error) {
@@ -35,10 +38,18 @@ export async function withConnection<T>(
     }
 }
 
+/** A name in the URL would come before the one by which sessions of a run are known. */
+export function withoutName(text: string): string {
+    const url = parsedUrl(text);
+    url.searchParams.delete('application_name');
+    return url.href;
+}
+
 /** `text` without the password of `url`, in either spelling. */
 export function redacted(text: string, url: string): string {
     const { password } = parsedUrl(url);
-    const spellings = [password, decodeURIComponent(password)].filter(Boolean);
+    // A shorter one would hide words that have nothing to do with it.
+    const spellings = [password, decodeURIComponent(password)].filter(({ length }) => length > 3);
     return spellings.reduce((rest, spelling) => rest.replaceAll(spelling, '***'), text);
 }
 
@@ -48,8 +59,9 @@ export function redacted(text: string, url: string): string {
  */
 export async function normalizedUrl(text: string): Promise<string> {
     const url = parsedUrl(text);
+    completed(url);
     const mode = url.searchParams.get('sslmode') ?? process.env.PGSSLMODE ?? '';
-    if (!url.hostname || url.searchParams.get('sslmode') === 'disable') return text;
+    if (url.searchParams.get('sslmode') === 'disable') return url.href;
     const demanded = demandingModes.includes(mode);
     const offered = mode !== 'disable' && await speaksTls(url);
     if (demanded && !offered) {
@@ -58,6 +70,15 @@ export async function normalizedUrl(text: string): Promise<string> {
     }
     url.searchParams.set('sslmode', demanded ? mode : offered ? 'require' : 'disable');
     return url.href;
+}
+
+/** What libpq takes from the environment is written down: it holds for every program that is given the URL. */
+function completed(url: URL): void {
+    const { PGPORT, PGUSER, PGPASSWORD, PGDATABASE } = process.env;
+    url.port ||= PGPORT ?? '';
+    url.username ||= encodeURIComponent(PGUSER ?? userInfo().username);
+    url.password ||= encodeURIComponent(PGPASSWORD ?? '');
+    if (url.pathname.length < 2) url.pathname = `/${PGDATABASE ? encodeURIComponent(PGDATABASE) : url.username}`;
 }
 
 export function parsedUrl(text: string): URL {

@@ -1,10 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import format from 'pg-format';
 import type { Sql } from 'postgres';
-import { codeOf, UserError } from '../errors.js';
+import { codeOf, exitCodes, UserError } from '../errors.js';
 import { upCopy } from './copy.js';
 import { dbmate, type Complaint } from './dbmate.js';
-import { fence, type Run } from './fence.js';
+import { endSessions, fence, work, type Run } from './fence.js';
 import type { MigrationFile, Section } from './files.js';
 import { isBuilt, repair } from './indexes.js';
 import type { Ledger } from './ledger.js';
@@ -36,83 +36,96 @@ const [shortest, longest] = [100, 5_000];
 /** Applies one file, by one call of dbmate for each attempt; the ledger tells whether it is done. */
 export async function applyFile(job: Job): Promise<Applied> {
     const { sql, known: { ledger }, file, run, stop, say } = job;
-    const up = file.up as Section;
-    const kind = up.transaction ? 'block' : nature(up);
+    const kind = file.up?.transaction ? 'block' : nature(file.up as Section);
     const begun = performance.now();
-    const seconds = (): number => (performance.now() - begun) / 1000;
     const done = async (why?: string): Promise<Applied> => {
         await finish(sql, ledger, file, run);
-        say(why ? { event: 'recorded', file: file.name, version: file.version, why }
-            : { event: 'applied', file: file.name, version: file.version, seconds: Number(seconds().toFixed(3)) });
-        return { file: file.name, version: file.version, seconds: Number(seconds().toFixed(3)) };
+        const applied = { file: file.name, version: file.version, seconds: Math.round(performance.now() - begun) / 1000 };
+        say(why ? { event: 'recorded', ...applied, why } : { event: 'applied', ...applied });
+        return applied;
     };
-    const earlier = await foundDone(job, kind);
+    refuseOpaque(job, kind);
+    const earlier = await foundBuilt(job, kind);
     if (earlier) return done(earlier);
     for (let attempt = 1, pause = shortest; ; attempt += 1, pause = Math.min(pause * 2, longest)) {
         stop.throwIfAborted();
         await begin(job);
+        if (await isApplied(sql, ledger, file)) return done('a run that was thought dead has applied it');
         say({ event: 'applying', file: file.name, attempt });
         const watch = watchBlockers(job);
-        const complaint = await watch.during(dbmate({
-            url: job.url, table: ledger.table, application: run.application, pooled: job.pooled,
-            settings: watchClient(job) ? { client_connection_check_interval: '500' } : {},
-            file: { name: file.name, text: upCopy(file, up, ledger, run.id, { lockTimeoutMs: job.lockTimeoutMs, watchClient: watchClient(job) }) },
-            command: 'migrate', signal: stop,
-        }));
+        const complaint = await watch.during(call(job));
         stop.throwIfAborted();
+        const ended = !isUncertain(complaint) || await endSessions(sql, ledger, run);
         if (await isApplied(sql, ledger, file)) return done();
-        const nothingDone = kind !== 'opaque';
-        const late = nothingDone && complaint.code !== '42P07' ? await foundDone({ ...job, state: await job.known.read() }, kind) : undefined;
+        const late = ended && complaint.code !== '42P07' && await foundBuilt({ ...job, state: await job.known.read() }, kind);
         if (late) return done(late);
-        const again = passing.includes(complaint.code) || complaint.code === perhapsPassing.code && attempt < perhapsPassing.attempts;
+        const nothingDone = ended && kind !== 'opaque';
+        const again = passing.includes(complaint.code)
+            || complaint.code === perhapsPassing.code && attempt < perhapsPassing.attempts;
         if (!nothingDone || !again || attempt >= job.attempts) {
-            if (nothingDone) await forget(sql, ledger, file, run);
-            throw failure(file, up, complaint, watch.blockers(), [...(attempt > 1 ? [`tried ${attempt} times`] : []), ...await broken(job)]);
+            await (nothingDone ? forget(sql, ledger, file, run) : remember(sql, ledger, file, complaint));
+            throw failure(file, complaint, watch.blockers(), attempt, await broken(job));
         }
         say({ event: 'retrying', file: file.name, attempt, code: complaint.code, message: complaint.message });
         await sleep(pause * (0.5 + Math.random()), undefined, { signal: stop });
         await fence(sql, ledger, run, job.deadline, stop, (remnant) => say({ event: 'remnant', ...remnant }));
         const now = await job.known.read();
-        if (now.invalidIndexes.length) await repair(job.url, now, run, say);
+        if (now.invalidIndexes.length) await repair(job.url, now, run, stop, say);
     }
 }
 
-const watchClient = ({ state: { facts } }: Job): boolean => facts.linux;
+function call({ url, known: { ledger }, run, pooled, state, file, lockTimeoutMs, stop }: Job): Promise<Complaint> {
+    const watchClient = state.facts.linux;
+    return dbmate({
+        url, table: ledger.table, application: run.application, pooled, command: 'migrate', signal: stop,
+        settings: watchClient ? { client_connection_check_interval: '500' } : {},
+        file: { name: file.name, text: upCopy(file, file.up as Section, ledger, run, { lockTimeoutMs, watchClient }) },
+    });
+}
 
-/** What a run that died has done of the file, as far as it can be told: a reason when all of it is. */
-async function foundDone(job: Job, kind: ReturnType<typeof nature>): Promise<string | undefined> {
-    const { sql, state, file, known: { ledger } } = job;
+/** Without the server's own word on how it ended, what dbmate has begun may still be running. */
+const isUncertain = ({ code }: Complaint): boolean => code === '' || code.startsWith('08');
+
+/** What nobody can tell of a file that a run has begun is for a person to tell. */
+function refuseOpaque({ state, file, known }: Job, kind: ReturnType<typeof nature>): void {
     const earlier = state.facts.unfinished.find(({ version }) => version === file.version);
-    if (!earlier || file.up?.transaction) return undefined;
-    if (kind === 'opaque') {
-        throw new UserError(`${file.name} was begun by run ${earlier.run} at ${earlier.since}, which died: nobody can tell how far it came; `
-            + `look, then say which it is: ${job.known.command(`resolve ${file.version} --applied`)}, or --not-applied to run it again`);
-    }
-    const [index] = concurrentIndexes(file.up);
-    const why = kind === 'block' && earlier.done ? `run ${earlier.run} had done it, and it was not in the ledger yet`
-        : kind === 'concurrent index' && index && await isBuilt(sql, index) ? `run ${earlier.run} had built the index, and it was not in the ledger yet`
-            : undefined;
-    if (why) await sql.unsafe(format(`insert into ${ledger.sql} (version) values (%L) on conflict do nothing`, file.version)).simple();
-    return why;
+    if (kind !== 'opaque' || !earlier || earlier.finished) return;
+    const how = earlier.error ? `and failed (${earlier.error})` : 'and died';
+    throw new UserError(`${file.name} was begun by run ${earlier.run} at ${earlier.since} ${how}: nobody can tell how far it came; `
+        + `look, then say which it is: ${known.command(`resolve ${file.version} --applied`)}, or --not-applied to run it again`);
 }
 
-/** Takes the file over: whoever had begun it and is not done can no longer say so, and waits or fails. */
-async function begin({ sql, known: { ledger }, file, run, versions, deadline }: Job): Promise<void> {
+/** Records an index that a run has built and did not come to record. */
+async function foundBuilt({ sql, state, file, known: { ledger } }: Job, kind: ReturnType<typeof nature>): Promise<string | undefined> {
+    const earlier = state.facts.unfinished.find(({ version }) => version === file.version);
+    const [index] = concurrentIndexes(file.up);
+    if (kind !== 'concurrent index' || !earlier || !index || !await isBuilt(sql, index)) return undefined;
+    await sql.unsafe(format(`insert into ${ledger.sql} (version) values (%L) on conflict do nothing`, file.version)).simple();
+    return `run ${earlier.run} had built the index, and it was not in the ledger yet`;
+}
+
+/** Takes the file over: whoever had begun it can no longer say that it is done; who is about to say so is waited for. */
+async function begin({ sql, known: { ledger }, file, run, versions, deadline, stop }: Job): Promise<void> {
     const statement = format(`
         begin;
         set local lock_timeout = '1s';
         insert into ${ledger.history} as h (version, file, sha256, run_id, pg_ensure, dbmate)
         values (%L, %L, %L, %L, %L, %L)
         on conflict (version) do update set
-            file = excluded.file, sha256 = excluded.sha256, run_id = excluded.run_id, pg_ensure = excluded.pg_ensure,
-            dbmate = excluded.dbmate, server = excluded.server, started_at = clock_timestamp(), applied_at = null, duration = null;
+            file = excluded.file, sha256 = excluded.sha256, run_id = excluded.run_id,
+            pg_ensure = excluded.pg_ensure, dbmate = excluded.dbmate, server = excluded.server,
+            started_at = clock_timestamp(), applied_at = null, duration = null, error = null;
         commit`, file.version, file.name, file.sha256, run.id, versions.pgEnsure, versions.dbmate);
     for (;;) {
+        stop.throwIfAborted();
         try {
             return void await sql.unsafe(statement).simple();
         } catch (error) {
             await sql.unsafe('rollback').simple();
-            if (codeOf(error) !== '55P03' || Date.now() > deadline) throw error; // a run that died still applies it
+            if (codeOf(error) !== '55P03') throw error;
+            if (Date.now() < deadline) continue;
+            throw new UserError(`${file.name} is still being applied by a run that was thought dead, or its row in ${ledger.history} `
+                + 'is locked: look into pg_locks, or wait longer (--max-wait)', exitCodes.busy);
         }
     }
 }
@@ -127,7 +140,11 @@ const finish = async (sql: Sql, { history }: Ledger, { version }: MigrationFile,
     where h.version = %L and h.run_id = %L`, version, run.id)).simple();
 
 const forget = async (sql: Sql, { history }: Ledger, { version }: MigrationFile, run: Run): Promise<void> => void await sql.unsafe(format(
-    `delete from ${history} as h where h.version = %L and h.run_id = %L`, version, run.id)).simple();
+    `delete from ${history} as h where h.version = %L and h.run_id = %L and h.applied_at is null`, version, run.id)).simple();
+
+const remember = async (sql: Sql, { history }: Ledger, { version }: MigrationFile, { code, message }: Complaint): Promise<void> => (
+    void await sql.unsafe(format(`update ${history} as h set error = %L where h.version = %L`, `${code}: ${message}`, version)).simple()
+);
 
 async function broken({ known, file }: Job): Promise<string[]> {
     const own = concurrentIndexes(file.up).map(({ name }) => name);
@@ -137,13 +154,13 @@ async function broken({ known, file }: Job): Promise<string[]> {
     ));
 }
 
-function failure(file: MigrationFile, up: Section, complaint: Complaint, blockers: string, remnants: string[]): UserError {
-    const line = complaint.line ? `:${complaint.line + up.line - 1}` : '';
+function failure(file: MigrationFile, complaint: Complaint, blockers: string, attempts: number, remnants: string[]): UserError {
+    const line = complaint.line ? `:${complaint.line + (file.up?.line ?? 1) - 1}` : '';
     const code = complaint.code ? `${complaint.code}: ` : '';
-    return new UserError([
-        `${file.name}${line}: ${code}${complaint.message}; it is not applied`,
-        ...(blockers && complaint.code === '55P03' ? [`it waited for ${blockers}: run again when they are done, or give it longer (--lock-timeout)`] : []), ...remnants,
-    ].join('\n'));
+    const waited = blockers && complaint.code === '55P03'
+        ? [`it waited for ${blockers}: run again when they are done, or give it longer (--lock-timeout)`] : [];
+    const tried = attempts > 1 ? `, tried ${attempts} times` : '';
+    return new UserError([`${file.name}${line}: ${code}${complaint.message}; it is not applied${tried}`, ...waited, ...remnants].join('\n'));
 }
 
 interface Watch {
@@ -153,7 +170,7 @@ interface Watch {
 }
 
 /** Says who keeps the file waiting, once for each set of them, and that it is still running. */
-function watchBlockers({ sql, file, run, say, lockTimeoutMs }: Job): Watch {
+function watchBlockers({ sql, known, file, run, say, lockTimeoutMs }: Job): Watch {
     let last = '';
     const begun = performance.now();
     const over = new AbortController();
@@ -161,11 +178,12 @@ function watchBlockers({ sql, file, run, say, lockTimeoutMs }: Job): Watch {
         for (let ticks = 1; ; ticks += 1) {
             await sleep(Math.min(250, lockTimeoutMs / 2), undefined, { signal: over.signal });
             if (ticks % 40 === 0) say({ event: 'working', file: file.name, seconds: (performance.now() - begun) / 1000 });
-            const rows = await sql.unsafe<{ blocker: string }[]>(format(`
-                select format('pid %%s (%%s, %%s, since %%s)', b.pid, b.application_name, coalesce(b.state, 'hidden'), b.xact_start) as blocker
+            const rows = await sql.unsafe<{ blocker: string }[]>(`
+                select format('pid %s (%s, %s, since %s)', b.pid, b.application_name, coalesce(b.state, 'hidden'),
+                    b.xact_start) as blocker
                 from pg_stat_activity as a cross join unnest(pg_blocking_pids(a.pid)) as p (pid)
                 join pg_stat_activity as b on b.pid = p.pid
-                where a.application_name = %L and a.state = 'active'`, run.application)).simple();
+                where a.state = 'active' and ${work(known.ledger, run, 'mine')}`).simple();
             const blockers = rows.map(({ blocker }) => blocker).join(', ');
             if (blockers && blockers !== last) say({ event: 'blocked', file: file.name, blockers });
             last = blockers || last;
@@ -175,7 +193,8 @@ function watchBlockers({ sql, file, run, say, lockTimeoutMs }: Job): Watch {
         blockers: () => last,
         during: async (work) => {
             const watching = watch().catch((error: unknown) => {
-                if (!over.signal.aborted) say({ event: 'warning', message: `who blocks ${file.name} cannot be told: ${(error as Error).message}` });
+                if (over.signal.aborted) return;
+                say({ event: 'warning', message: `who blocks ${file.name} cannot be told: ${(error as Error).message}` });
             });
             try {
                 return await work;

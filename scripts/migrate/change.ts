@@ -34,7 +34,7 @@ export function rollback(options: Target & Limits, confirm: Confirm): Promise<Ch
             url: options.url, table: ledger.table, application: run.application, pooled, settings: {}, command: 'rollback', signal: stop,
             file: {
                 name: file.name,
-                text: downCopy(file, file.down as Section, ledger, { lockTimeoutMs: options.lockTimeoutMs ?? defaults.lockTimeoutMs, watchClient: false }),
+                text: downCopy(file, file.down as Section, ledger, run, { lockTimeoutMs: options.lockTimeoutMs ?? defaults.lockTimeoutMs, watchClient: false }),
             },
         });
         stop.throwIfAborted();
@@ -82,14 +82,14 @@ export async function resolve(options: Target & Limits, version: string, applied
 
 /** Drops the functions that are installed and forgets that they were: `migrate` then installs those at hand. */
 export function dropOwn(options: Target & Limits, confirm: Confirm): Promise<{ functions: number } | undefined> {
-    return change(options, confirm, ({ facts }, { ledger }) => ({
+    return change(options, confirm, ({ facts }) => ({
         what: String(facts.recorded.length),
-        question: `drop every function of schema ${ledger.schema} and install those of this version (calls fail for the second in between)?`,
+        question: `drop the functions of schema ensure and install those of this version (calls fail for the second in between)?`,
     }), async ({ sql, known: { ledger } }) => {
         await makeLedger(sql, ledger);
-        const rows = await sql.unsafe<{ drop: string }[]>(format(`
-            select format('drop %%s %%s', case p.prokind when 'p' then 'procedure' else 'function' end, p.oid::regprocedure) as drop
-            from pg_proc as p where p.pronamespace = to_regnamespace(%L)`, format('%I', ledger.schema))).simple();
+        const rows = await sql.unsafe<{ drop: string }[]>(`
+            select format('drop %s %s', case p.prokind when 'p' then 'procedure' else 'function' end, p.oid::regprocedure) as drop
+            from pg_proc as p where p.pronamespace = to_regnamespace('ensure') and p.proname ~ '_v\\d+$'`).simple();
         const statements = [...rows.map(({ drop }) => drop), `delete from ${ledger.sql}`, `delete from ${ledger.history}`];
         try {
             await sql.unsafe(`begin; ${statements.join('; ')}; commit`).simple();

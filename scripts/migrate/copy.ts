@@ -1,5 +1,6 @@
 import format from 'pg-format';
 import type { MigrationFile, Section } from './files.js';
+import { signed, type Run } from './fence.js';
 import type { Ledger } from './ledger.js';
 import { nature, statements } from './statements.js';
 
@@ -14,29 +15,37 @@ export interface Limits {
  * The text that dbmate gets: the file's section with one line before its statements, where it is one transaction.
  * Lines keep their numbers, the marker's being 1.
  */
-export function upCopy(file: MigrationFile, up: Section, ledger: Ledger, run: string, limits: Limits): string {
-    return `${inserted(up, `${settings(limits)} ${mark(ledger, file.version, run)}`)}\n-- migrate:down\n`;
+export function upCopy(file: MigrationFile, up: Section, ledger: Ledger, run: Run, limits: Limits): string {
+    const own = [settings(limits), mark(ledger, file.version, run.id), ...(up.transaction ? [] : [record(ledger, file.version)])];
+    return `${signed(inserted(up, own.join(' ')), run)}\n-- migrate:down\n`;
 }
 
-export function downCopy(file: MigrationFile, down: Section, ledger: Ledger, limits: Limits): string {
+export function downCopy(file: MigrationFile, down: Section, ledger: Ledger, run: Run, limits: Limits): string {
     const forget = format(`delete from ${ledger.history} where version = %L;`, file.version);
-    return `-- migrate:up\n${inserted(down, `${settings(limits)} ${forget}`)}`;
+    return `-- migrate:up\n${signed(inserted(down, `${settings(limits)} ${forget}`), run)}`;
 }
 
 function inserted(section: Section, line: string): string {
     if (!section.transaction && nature(section) !== 'block') return section.text;
     const text = Buffer.from(section.text.includes('\n') ? section.text : `${section.text}\n`);
     const found = statements(section);
-    const [first] = Array.isArray(found) ? found : [];
+    const settings = Array.isArray(found) ? found.findIndex(({ type }) => type !== 'VariableSetStmt') : 0;
+    const leading = Array.isArray(found) ? found.slice(0, settings < 0 ? undefined : settings) : [];
     // SET TRANSACTION must come before every query.
-    const setsTransaction = first?.type === 'VariableSetStmt' && (first.node as { name?: string }).name === 'TRANSACTION';
-    const at = setsTransaction ? first.end : text.indexOf('\n') + 1;
+    const last = leading.findLast(({ node }) => (node as { name?: string }).name === 'TRANSACTION');
+    const at = last ? last.end : text.indexOf('\n') + 1;
     return `${text.subarray(0, at).toString()}${line} ${text.subarray(at).toString()}`;
 }
 
 function settings({ lockTimeoutMs, watchClient }: Limits): string {
     return `set local lock_timeout = ${lockTimeoutMs};${watchClient ? ' set local client_connection_check_interval = 500;' : ''}`;
 }
+
+/**
+ * A file that asked for no transaction is one all the same: its row belongs to it. dbmate, which writes the row afterwards,
+ * then fails on the key, and the ledger has told the truth at every moment.
+ */
+const record = (ledger: Ledger, version: string): string => format(`insert into ${ledger.sql} (version) values (%L);`, version);
 
 /**
  * Says "done" in the same transaction as the file, and fails when another run has taken the file over: a run that was

@@ -49,7 +49,8 @@ export async function dbmate(call: Call): Promise<Complaint> {
             const [, complaint, [code, signal]] = await Promise.all([
                 text(child.stdout), text(child.stderr), once(child, 'close') as Promise<[number | null, string | null]>,
             ]);
-            return complaintOf(redacted(complaint, call.url), signal ?? code ?? 0);
+            const found = complaintOf(complaint, signal ?? code ?? 0);
+            return { ...found, message: redacted(found.message, call.url) };
         } finally {
             call.signal.removeEventListener('abort', stop);
         }

@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer';
 import { createHash } from 'node:crypto';
 import { readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -17,6 +18,8 @@ export interface MigrationFile {
     text: string;
     /** Of the text with LF line ends: a checkout that changes line ends is not an edit. */
     sha256: string;
+    /** False: its bytes are not UTF-8, and `text` is not what it says. */
+    isText: boolean;
     up?: Section;
     down?: Section;
 }
@@ -35,16 +38,18 @@ export function readFolder(path: string): Folder {
     const names = entries(path).filter((name) => name.toLowerCase().endsWith('.sql')).sort();
     return {
         path,
-        files: names.filter((name) => migrationName.test(name)).map((name) => parsedFile(name, readFileSync(join(path, name), 'utf8'))),
+        files: names.filter((name) => migrationName.test(name)).map((name) => parsedFile(name, readFileSync(join(path, name)))),
         ignored: names.filter((name) => !migrationName.test(name)),
     };
 }
 
-export function parsedFile(name: string, text: string): MigrationFile {
+export function parsedFile(name: string, content: Buffer | string): MigrationFile {
+    const text = content.toString();
     const up = section(text, 'up');
     const down = section(text, 'down');
     return {
         name, text,
+        isText: typeof content === 'string' || isUtf8(content),
         version: migrationName.exec(name)?.[1] ?? '',
         sha256: createHash('sha256').update(text.replaceAll('\r\n', '\n')).digest('hex'),
         ...(up && { up }), ...(down && { down }),

@@ -1,5 +1,5 @@
 import postgres, { type Sql } from 'postgres';
-import { connectOptions } from '../connection.js';
+import { connectOptions, withoutName } from '../connection.js';
 import { codeOf, exitCodes, UserError } from '../errors.js';
 import type { Ledger } from './ledger.js';
 
@@ -15,7 +15,7 @@ const lostError = (): UserError => new UserError(
     'the connection that holds the migration lock is lost: what ran was ended; run again', exitCodes.noDatabase,
 );
 const heartbeatMs = 1_000;
-const silenceMs = 15_000;
+const silentBeats = 15;
 
 /**
  * The lock as an open transaction that does nothing else, or undefined when somebody has it.
@@ -26,7 +26,9 @@ const silenceMs = 15_000;
  */
 export async function tryGuard(url: string, ledger: Ledger, serverVersion: number, application: string): Promise<Guard | undefined> {
     const lost = new AbortController();
-    const sql = postgres(url, { ...connectOptions, connection: { application_name: application }, onclose: () => lost.abort(lostError()) });
+    const sql = postgres(withoutName(url), {
+        ...connectOptions, connection: { application_name: application }, onclose: () => lost.abort(lostError()),
+    });
     try {
         const rows = await sql.unsafe(`
             begin isolation level read committed;
@@ -56,19 +58,16 @@ export async function refuseSnapshot(sql: Sql, { pid }: { pid: number }): Promis
 
 /** An empty query takes no snapshot, and is a sign of life to every idle timeout between here and the server. */
 function heartbeat(sql: Sql, lost: AbortController): () => Promise<void> {
-    let answered = Date.now();
-    let asking = false;
+    let unanswered = 0; // beats, not time: while this process is busy nobody has failed to answer
     const beat = async (): Promise<void> => {
-        if (Date.now() - answered > silenceMs) return lost.abort(lostError());
-        if (asking) return;
-        asking = true;
+        unanswered += 1;
+        if (unanswered > silentBeats) return lost.abort(lostError());
+        if (unanswered > 1) return;
         try {
             await sql.unsafe(';').simple();
-            answered = Date.now();
+            unanswered = 0;
         } catch {
             lost.abort(lostError());
-        } finally {
-            asking = false;
         }
     };
     const timer = setInterval(() => void beat(), heartbeatMs);

@@ -2,7 +2,7 @@ import type { Sql } from 'postgres';
 import { withConnection } from '../connection.js';
 import { UserError } from '../errors.js';
 import format from 'pg-format';
-import type { Run } from './fence.js';
+import { signed, type Run } from './fence.js';
 import type { Say } from './report.js';
 import type { State } from './state.js';
 import { concurrentIndexes, sameIndex, type ConcurrentIndex } from './statements.js';
@@ -11,16 +11,17 @@ import { concurrentIndexes, sameIndex, type ConcurrentIndex } from './statements
  * Takes away what a failed concurrent build has left: an index that a pending file is to build is dropped, one of an applied
  * file is built again, the copies of a failed REINDEX CONCURRENTLY are dropped.
  */
-export async function repair(url: string, state: State, run: Run, say: Say): Promise<void> {
+export async function repair(url: string, state: State, run: Run, stop: AbortSignal, say: Say): Promise<void> {
     const wanted = new Set(state.pending.flatMap(({ up }) => concurrentIndexes(up)).map(({ name }) => name));
     // Named as what applies files is, so that a successor finds it.
     await withConnection(url, async (sql) => {
         for (const { index, name, table } of state.invalidIndexes) {
+            stop.throwIfAborted();
             const drop = wanted.has(name) || /_cc(new|old)\d*$/.test(name);
             const statement = drop ? `drop index concurrently if exists ${index}` : `reindex index concurrently ${index}`;
             say({ event: 'repairing', index, statement });
             try {
-                await sql.unsafe(statement).simple();
+                await sql.unsafe(`${signed('-- migrate:repair', run)}\n${statement}`).simple();
             } catch (error) {
                 const { code = '', message, detail = '' } = error as Error & { code?: string; detail?: string };
                 if (!/^[0-9A-Z]{5}$/.test(code)) throw error;

@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import type { Sql } from 'postgres';
 import { withConnection } from '../connection.js';
@@ -33,21 +34,42 @@ export const ownFolder = fileURLToPath(new URL('../../sql', import.meta.url));
 export const ownTable = 'ensure.schema_migrations';
 
 /** Reads by one statement, as a role that may only read, on a standby too. */
-export async function know(sql: Sql, { folder: path = ownFolder, table, outOfOrder, flags = '' }: Target): Promise<Known> {
+export async function know(sql: Sql, { folder: path = ownFolder, table, outOfOrder, flags = '' }: Target, signal?: AbortSignal): Promise<Known> {
     const folder = readFolder(path);
     const [wrong] = lintFolder(folder).filter(({ rule }) => ['no-files', 'duplicate-version'].includes(rule));
     if (wrong) throw new UserError(`nothing was applied: ${spelled(wrong)}`, exitCodes.findings);
-    const ledger = await ledgerOf(sql, table ?? (path === ownFolder ? ownTable : 'schema_migrations'));
+    const ledger = await unless(ledgerOf(sql, table ?? (path === ownFolder ? ownTable : 'schema_migrations')), signal);
     const indexes = folder.files.flatMap(({ up }) => (up && /concurrently/i.test(up.text) ? concurrentIndexes(up) : []));
     let findings: Finding[] | undefined;
     return {
         folder, ledger,
         command: (words) => `pg-ensure ${words}${flags}`,
         findings: () => (findings ??= lint(folder)),
-        read: async () => compare(folder, ledger, await readFacts(sql, ledger, indexes), outOfOrder),
+        read: async () => compare(folder, ledger, await unless(readFacts(sql, ledger, indexes), signal), outOfOrder),
     };
 }
 
-export const probe = (target: Target): Promise<State> => (
-    withConnection(target.url, async (sql) => (await know(sql, target)).read())
-);
+/** An answer that takes longer than this is none. */
+export const probe = async (target: Target, patienceMs = 10_000): Promise<State> => {
+    const late = new AbortController();
+    const timer = setTimeout(() => late.abort(new UserError(`no answer within ${patienceMs / 1000} s`, exitCodes.noDatabase)), patienceMs);
+    try {
+        return await withConnection(target.url, async (sql) => (await know(sql, target, late.signal)).read());
+    } finally {
+        clearTimeout(timer);
+    }
+};
+
+/** `work`, or the signal's reason as soon as it is given: what the server still does is not waited for. */
+async function unless<T>(work: Promise<T>, signal?: AbortSignal): Promise<T> {
+    if (!signal) return work;
+    signal.throwIfAborted();
+    const given = new AbortController();
+    const stopped = once(signal, 'abort', { signal: given.signal }).then(() => signal.throwIfAborted(), () => {});
+    try {
+        return await Promise.race([work, stopped.then(() => work)]);
+    } finally {
+        given.abort();
+        work.catch(() => {});
+    }
+}

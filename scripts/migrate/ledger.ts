@@ -34,8 +34,9 @@ export interface Unfinished {
     version: string;
     run: string;
     since: string;
-    /** Its own transaction has said that it is done. */
-    done: boolean;
+    /** It was applied, and its row was taken out of dbmate's table since, as by dbmate's own rollback. */
+    finished: boolean;
+    error: string | null;
 }
 
 export interface InvalidIndex {
@@ -68,9 +69,9 @@ const suffix = '_history';
 export async function ledgerOf(sql: Sql, table: string): Promise<Ledger> {
     const parts = table.split('.');
     const name = parts.at(-1) ?? '';
-    if (parts.length > 2 || parts.some((part) => !part) || Buffer.byteLength(name) > 63 - suffix.length) {
-        throw new UserError(`"${table}" is not a table: --table <table> or <schema>.<table>, the name up to ${63 - suffix.length} bytes`,
-            exitCodes.usage);
+    if (parts.length > 2 || parts.some((part) => !part || part.includes('%')) || Buffer.byteLength(name) > 63 - suffix.length) {
+        throw new UserError(`"${table}" is not taken for a table: --table <table> or <schema>.<table>, the name up to `
+            + `${63 - suffix.length} bytes and without %`, exitCodes.usage);
     }
     const schema = parts.length === 2 ? parts[0] ?? '' : await schemaOf(sql, name);
     const digest = createHash('sha256').update(`pg-ensure migrate ${schema}.${name}`).digest();
@@ -125,7 +126,7 @@ function factsQuery(ledger: Ledger, indexes: ConcurrentIndex[], known: 'history'
         from ${ledger.sql} as l ${history ? `left join ${ledger.history} as h on h.version = l.version` : ''})`;
     const unfinished = history ? `(
         select coalesce(json_agg(json_build_object('version', h.version, 'run', h.run_id, 'since', h.started_at,
-            'done', h.applied_at is not null and h.duration is null)), ${none})
+            'finished', h.duration is not null, 'error', h.error)), ${none})
         from ${ledger.history} as h where not exists (select from ${ledger.sql} as l where l.version = h.version))` : none;
     const key = BigInt.asUintN(64, BigInt(ledger.key));
     return `select json_build_object(
@@ -154,11 +155,14 @@ function invalidQuery(indexes: ConcurrentIndex[]): string {
         join pg_namespace as n on n.oid = c.relnamespace
         where not i.indisvalid
           and exists (select from (values ${[...new Set(rows)].join(', ')}) as w (index, "table", schema)
-            where w."table" = t.relname and coalesce(w.schema = n.nspname, true)
+            where w."table" = t.relname and coalesce(w.schema = n.nspname, pg_table_is_visible(t.oid))
               and (c.relname = w.index
-                or not pg_is_in_recovery() and starts_with(c.relname, w.index) and substr(c.relname, length(w.index) + 1) ~ '^_cc(new|old)\\d*$'))
+                or not pg_is_in_recovery() and starts_with(c.relname, w.index)
+                  and substr(c.relname, length(w.index) + 1) ~ '^_cc(new|old)\\d*$'))
           and not exists (select from pg_locks as k join pg_stat_progress_create_index as p on p.pid = k.pid
             where k.locktype = 'relation' and k.relation = i.indrelid and k.mode = 'ShareUpdateExclusiveLock' and k.granted
+              and (coalesce(p.index_relid, 0) in (0, i.indexrelid)
+                or starts_with(c.relname, (select format('%s_cc', o.relname) from pg_class as o where o.oid = p.index_relid)))
               and k.database = (select d.oid from pg_database as d where d.datname = current_database())))`;
 }
 
@@ -191,6 +195,7 @@ function historyTable(ledger: Ledger): string {
             duration interval,
             pg_ensure text,
             dbmate text,
+            error text,
             server text default current_setting('server_version')
         );
         comment on table ${ledger.history} is

@@ -42,11 +42,11 @@ function versions(files: MigrationFile[]): Finding[] {
             });
         }
         first.set(version, other ?? name);
-        const width = files[0]?.version.length;
-        if (version.length !== width) {
+        const before = files.slice(0, files.findIndex((one) => one.name === name)).find((one) => BigInt(one.version) > BigInt(version));
+        if (before) {
             findings.push({
                 severity: 'error', rule: 'version-width', file: name,
-                message: `version ${version} has ${version.length} digits, ${files[0]?.name} has ${width}: names are sorted as text`,
+                message: `is applied after ${before.name}, whose version is the higher number: names are sorted as text`,
             });
         }
     }
@@ -54,10 +54,11 @@ function versions(files: MigrationFile[]): Finding[] {
 }
 
 export function lintFile(file: MigrationFile): Finding[] {
-    const { name, text, up, down } = file;
+    const { name, text, isText, up, down } = file;
     const at = (severity: Finding['severity'], rule: string, message: string, line?: number): Finding => (
         { severity, rule, file: name, message, ...(line && { line }) }
     );
+    if (!isText) return [at('error', 'encoding', 'is not UTF-8: other bytes would arrive as replacement characters')];
     if (text.startsWith('\uFEFF')) return [at('error', 'byte-order-mark', 'starts with a byte order mark: save it as UTF-8 without one')];
     if (!up || !down) {
         const which = up ? 'down' : 'up';
@@ -98,7 +99,7 @@ function content(section: Section, at: At, isUp: boolean): Finding[] {
         const { type, line } = statement;
         const copy = statement.node as { is_from?: boolean; filename?: string };
         if (type === 'CopyStmt' && !copy.filename) findings.push(at('error', 'copy', 'COPY to or from the client needs psql', line));
-        if (setsSession(statement)) {
+        if (setsSession(statement) || type === 'DoStmt' && /set_config\s*\([^)]*,\s*false\s*\)/i.test(JSON.stringify(statement.node))) {
             findings.push(at('warning', 'session-setting', 'lasts as long as the session: through a pooler it comes upon whoever '
                 + 'is given the connection next; use SET LOCAL, or set_config(…, true)', line));
         }

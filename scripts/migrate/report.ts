@@ -11,7 +11,7 @@ export type Event =
     | { event: 'blocked'; file: string; blockers: string }
     | { event: 'retrying'; file: string; attempt: number; code: string; message: string }
     | { event: 'applied'; file: string; version: string; seconds: number }
-    | { event: 'recorded'; file: string; version: string; why: string }
+    | { event: 'recorded'; file: string; version: string; seconds?: number; why: string }
     | { event: 'warning'; message: string };
 
 export type Say = (event: Event) => void;

@@ -63,7 +63,7 @@ export async function migrate(options: Options): Promise<Migrated> {
     const { baseline = false } = options;
     const enough = (state: State): boolean => isReady(state) && !(baseline && state.unadopted.length);
     return withConnection(options.url, async (sql) => {
-        const known = await know(sql, options);
+        const known = await know(sql, options, options.signal);
         const state = await known.read();
         refuse(known, state);
         if (baseline && !state.facts.exists) {
@@ -91,7 +91,7 @@ async function applyAll(options: Options, held: Held): Promise<Migrated> {
     for (;;) {
         const state = await known.read();
         refuse(known, state);
-        if (state.invalidIndexes.length) await repair(options.url, state, run, say);
+        if (state.invalidIndexes.length) await repair(options.url, state, run, held.stop, say);
         const [file] = state.pending;
         if (!file) return { state: await readAlone(known), applied, run: run.id };
         applied.push(await applyFile({ ...held, ...limitsOf(options), url: options.url, state, file, versions }));
@@ -124,13 +124,14 @@ export async function underLock<T extends object>(
     say({ event: 'locked', pid: guard.pid });
     const run = runOf(known.ledger, id, pooled);
     const stop = AbortSignal.any([signal, guard.lost]);
-    let ended: Promise<void> | undefined;
+    let ended: Promise<unknown> | undefined;
     const endWork = (): void => {
-        ended = endSessions(sql, run).catch(() => {}); // when it cannot be reached it has ended by itself
+        ended = endSessions(sql, known.ledger, run).catch(() => {}); // when it cannot be reached it has ended by itself
     };
     stop.addEventListener('abort', endWork);
     try {
-        await answering(sql);
+        stop.throwIfAborted();
+        await answering(url);
         await refuseSnapshot(sql, guard);
         await fence(sql, known.ledger, run, deadline, stop, (remnant) => say({ event: 'remnant', ...remnant }));
         return await work({ sql, known, run, pooled, stop, deadline, say });
@@ -143,29 +144,28 @@ export async function underLock<T extends object>(
     }
 }
 
-/** A pooler with one server connection has given it to the lock. */
-async function answering(sql: Sql): Promise<void> {
-    const question = sql.unsafe('select 1').simple();
+/** Somebody must answer beside the connection that holds the lock, and a third one in session pooling. */
+async function answering(url: string): Promise<void> {
+    const question = withConnection(url, (sql) => sql.unsafe('select 1').simple());
     question.catch(() => {});
     if (await Promise.race([question, sleep(answerMs, 'late', { ref: false })]) === 'late') {
-        throw new UserError(`no second connection within ${answerMs / 1000} s while one holds the migration lock: give the pooler a `
-            + 'default_pool_size of 2 or more, or set MIGRATION_DATABASE_URL to the server itself', exitCodes.noDatabase);
+        throw new UserError(`no other connection within ${answerMs / 1000} s while one holds the migration lock: give the pooler a `
+            + 'default_pool_size of 2 or more (3 in session mode), or set MIGRATION_DATABASE_URL to the server itself', exitCodes.noDatabase);
     }
 }
 
 /** Throws when nothing may be applied. */
 function refuse({ findings, command }: Known, state: State): void {
     if (state.state === 'diverged') throw new UserError(divergence(state, command), exitCodes.diverged);
-    if (!state.pending.length) return;
+    if (state.facts.standby && !isReady(state)) {
+        throw new UserError(`this is a standby, and behind (${reasons(state)[0]}): migrate the primary`, exitCodes.behind);
+    }
     const names = state.pending.map(({ name }) => name);
     const errors = findings().filter(({ file, rule, severity }) => (
         names.includes(file) && rule !== 'syntax' // of another version's parser: the server tells
         && (severity === 'error' || rule === 'session-setting' && state.facts.pooled)
     ));
     if (errors.length) throw new UserError(['nothing was applied', ...errors.map(spelled)].join('\n'), exitCodes.findings);
-    if (state.facts.standby) {
-        throw new UserError(`this is a standby, and behind (${reasons(state)[0]}): migrate the primary`, exitCodes.behind);
-    }
 }
 
 function divergence(state: State, command: Known['command']): string {

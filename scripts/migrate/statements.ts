@@ -29,12 +29,26 @@ export type Nature =
     /** Anything else: nobody can tell how far it came. */
     | 'opaque';
 
+const newline = 10;
+
 await loadModule();
+
+const parsed = new WeakMap<Section, ReturnType<typeof statements>>();
 
 /** Parsed by PostgreSQL's own parser (of version 18), or the parser's error. */
 export function statements(section: Section): Statement[] | { error: string; line: number } {
+    const found = parsed.get(section) ?? parse(section);
+    parsed.set(section, found);
+    return found;
+}
+
+function parse(section: Section): ReturnType<typeof statements> {
     const bytes = Buffer.from(section.text);
-    const lineOf = (offset: number): number => bytes.subarray(0, offset).toString().split('\n').length;
+    let [line, counted] = [1, 0];
+    const lineOf = (offset: number): number => {
+        for (; counted < offset; counted += 1) if (bytes[counted] === newline) line += 1;
+        return line;
+    };
     try {
         return (parseSync(section.text).stmts ?? []).map(({ stmt, stmt_location: start = 0, stmt_len: length = 0 }) => {
             const end = length ? start + length + 1 : bytes.length;
@@ -58,7 +72,7 @@ export function nature(section: Section): Nature {
     if (!only || found.length > 1) return 'block';
     if (concurrentIndex(only)) return 'concurrent index';
     if (isRepeatable(only)) return 'repeatable';
-    return refusesBlock(only) || ['CallStmt', 'DoStmt'].includes(only.type) ? 'opaque' : 'block';
+    return refusesBlock(only) || mayRefuseBlock.includes(only.type) ? 'opaque' : 'block';
 }
 
 export function concurrentIndex({ type, node }: Statement): ConcurrentIndex | undefined {
@@ -73,18 +87,23 @@ export const concurrentIndexes = (section: Section | undefined): ConcurrentIndex
     return Array.isArray(found) ? found.flatMap((one) => concurrentIndex(one) ?? []) : [];
 };
 
+// Whether they do depends on more than the syntax shows.
+const mayRefuseBlock = ['CallStmt', 'DoStmt', 'CreateSubscriptionStmt', 'AlterSubscriptionStmt', 'DropSubscriptionStmt'];
+
 /** Statements that PostgreSQL refuses in a transaction block, so far as the syntax tells. */
 export function refusesBlock({ type, node }: Statement): boolean {
-    const { concurrent, kind, params, cmds, is_vacuumcmd: vacuum, relation } = node as Record<string, unknown>;
+    const { concurrent, kind, params, cmds, is_vacuumcmd: vacuum, relation, target, options } = node as Record<string, unknown>;
     switch (type) {
         case 'IndexStmt': return Boolean(concurrent);
         case 'DropStmt': return Boolean(concurrent);
         case 'VacuumStmt': return Boolean(vacuum);
         case 'ClusterStmt': return !relation;
-        case 'ReindexStmt': return /SCHEMA|SYSTEM|DATABASE/.test(String(kind)) || names(params).includes('concurrently');
+        case 'ReindexStmt': return /SCHEMA|SYSTEM|DATABASE/.test(String(kind)) || isOn(params, 'concurrently');
+        case 'DiscardStmt': return target === 'DISCARD_ALL';
+        case 'AlterDatabaseStmt': return names(options).includes('tablespace');
         case 'AlterTableStmt': return JSON.stringify(cmds ?? []).includes('"concurrent":true');
         case 'CreatedbStmt': case 'DropdbStmt': case 'CreateTableSpaceStmt': case 'DropTableSpaceStmt':
-        case 'AlterSystemStmt': case 'CreateSubscriptionStmt': case 'DropSubscriptionStmt': case 'AlterSubscriptionStmt':
+        case 'AlterSystemStmt':
             return true;
         default: return false;
     }
@@ -93,7 +112,13 @@ export function refusesBlock({ type, node }: Statement): boolean {
 function isRepeatable(statement: Statement): boolean {
     const { concurrent, missing_ok: missingOk } = statement.node as Record<string, unknown>;
     if (statement.type === 'DropStmt') return Boolean(concurrent && missingOk);
-    return ['VacuumStmt', 'ReindexStmt', 'ClusterStmt', 'AlterSystemStmt', 'CheckPointStmt'].includes(statement.type);
+    return ['VacuumStmt', 'ReindexStmt', 'ClusterStmt', 'AlterSystemStmt', 'CheckPointStmt', 'DiscardStmt'].includes(statement.type);
+}
+
+function isOn(list: unknown, name: string): boolean {
+    const items = (Array.isArray(list) ? list : []) as { DefElem?: { defname?: string; arg?: object } }[];
+    const found = items.find(({ DefElem }) => DefElem?.defname === name)?.DefElem;
+    return found !== undefined && !/"(false|off|0)"|"boolval":\{\}|"ival":(0|\{\})/i.test(JSON.stringify(found.arg ?? true));
 }
 
 const names = (list: unknown): string[] => (Array.isArray(list) ? list : []).map((item: { DefElem?: { defname?: string } }) => (

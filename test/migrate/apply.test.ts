@@ -5,6 +5,7 @@ import { withConnection } from '../../scripts/connection.js';
 import { withSessions } from '../../scripts/harness/sessions.js';
 import { upCopy } from '../../scripts/migrate/copy.js';
 import { dbmate } from '../../scripts/migrate/dbmate.js';
+import { runOf } from '../../scripts/migrate/fence.js';
 import { parsedFile, type Section } from '../../scripts/migrate/files.js';
 import { know, probe } from '../../scripts/migrate/known.js';
 import { makeLedger } from '../../scripts/migrate/ledger.js';
@@ -38,7 +39,7 @@ test('a file that waits for a lock gives up after --lock-timeout, says who has i
             write(folder, { '003_c.sql': 'alter table t add column w integer;' });
             const events: Event[] = [];
             await expect(migrate({ url, folder, lockTimeoutMs: 600, attempts: 2, say: (event) => void events.push(event) }))
-                .rejects.toThrow(/003_c.sql: 55P03: .*; it is not applied\nit waited for pid \d+ \(pg-ensure test holder, idle in transaction/);
+                .rejects.toThrow(/003_c.sql: 55P03: .*; it is not applied, tried 2 times\nit waited for pid \d+ \(pg-ensure test holder, idle in transaction/);
             expect(events.filter(({ event }) => event === 'applying')).toHaveLength(2);
         });
         expect(await rows(url, 'select from schema_migrations_history where version = \'003\'')).toEqual([]);
@@ -65,12 +66,13 @@ test('what a file without transaction is decides what can be known of it', () =>
         ['concurrent index', 'create index concurrently i on t (a)'], ['opaque', 'create index concurrently on t (a)'],
         ['repeatable', 'vacuum t'], ['repeatable', 'drop index concurrently if exists i'], ['repeatable', 'reindex index concurrently i'],
         ['opaque', 'drop index concurrently i'], ['opaque', 'call p()'], ['opaque', 'do $$ begin commit; end $$'], ['opaque', 'begin; update t set n = 1; commit'],
-        ['opaque', 'alter table t detach partition p concurrently'], ['opaque', 'create database d'], ['opaque', 'syntax error'],
+        ['repeatable', 'discard all'], ['opaque', 'alter database d set tablespace s'], ['opaque', "create subscription s connection 'x' publication p with (connect = false)"],
+        ['repeatable', 'reindex (concurrently false) table t'], ['opaque', 'alter table t detach partition p concurrently'], ['opaque', 'create database d'], ['opaque', 'syntax error'],
     ];
     for (const [expected, text] of natures) expect([text, nature(section(`-- migrate:up transaction:false\n${text}`))]).toEqual([text, expected]);
 });
 
-test('a run that died after its work and before the ledger: a mark in the same transaction tells, and nothing is done twice', () =>
+test('a block writes its row of the ledger in its own transaction: a run that died right after it has told the truth', () =>
     world({ '001_a.sql': 'create table c (n integer); insert into c values (0);' }, async ({ url, folder }) => {
         await migrate({ url, folder });
         const file = { name: '002_b.sql', text: noTransaction('update c set n = n + 1; update c set n = n + 1;') };
@@ -80,14 +82,15 @@ test('a run that died after its work and before the ledger: a mark in the same t
             const parsed = parsedFile(file.name, file.text);
             await sql.unsafe(format(`insert into ${ledger.history} (version, file, sha256, run_id) values ('002', %L, %L, 'dead')`, file.name, parsed.sha256));
             // What the dead run's dbmate sent to the server; its second statement, the ledger's, never came.
-            await sql.unsafe(upCopy(parsed, parsed.up as Section, ledger, 'dead', { lockTimeoutMs: 1000, watchClient: false })).simple();
+            await sql.unsafe(upCopy(parsed, parsed.up as Section, ledger, runOf(ledger, 'dead', false), { lockTimeoutMs: 1000, watchClient: false })).simple();
         });
-        expect((await probe({ url, folder })).state).toBe('behind');
-        const events: Event[] = [];
-        await migrate({ url, folder, say: (event) => void events.push(event) });
-        expect(events.map(({ event }) => event)).toContain('recorded');
-        expect(await rows(url, 'select n from c')).toEqual([{ n: 2 }]);
         expect((await probe({ url, folder })).state).toBe('at head');
+        await migrate({ url, folder });
+        expect(await rows(url, 'select n from c')).toEqual([{ n: 2 }]);
+        // Taken back by dbmate itself, it is pending again and is done again, whatever the dead run wrote down.
+        await rows(url, "delete from schema_migrations where version = '002'");
+        await migrate({ url, folder });
+        expect(await rows(url, 'select n from c')).toEqual([{ n: 4 }]);
     }));
 
 test('a run that died before its work: it is done once', () => world({ '001_a.sql': 'create table c (n integer); insert into c values (0);' }, async ({ url, folder }) => {
@@ -109,7 +112,7 @@ test('a run that comes back after it was taken over does nothing', () => world({
             await sql.unsafe(`insert into ${ledger.history} (version, file, sha256, run_id) values ('002', '', '', 'new') on conflict (version) do nothing`);
             const complaint = await dbmate({
                 url, table: ledger.table, application: 'late', pooled: false, settings: {}, command: 'migrate', signal: new AbortController().signal,
-                file: { name: file.name, text: upCopy(file, file.up as Section, ledger, 'old', { lockTimeoutMs: 1000, watchClient: true }) },
+                file: { name: file.name, text: upCopy(file, file.up as Section, ledger, runOf(ledger, 'old', false), { lockTimeoutMs: 1000, watchClient: true }) },
             });
             expect(complaint.code).toBe('NS100');
             expect(await sql`select n from c`).toEqual([{ n: 0 }]);
@@ -183,7 +186,7 @@ test('what a run that died has begun is said by status as long as nobody is at i
 }));
 
 test('SET TRANSACTION at the start of a file is left first', () => world(
-    { '001_a.sql': "-- serializable\nset transaction isolation level serializable;\ncreate table seen as select current_setting('transaction_isolation') as level, current_setting('lock_timeout') as lock;" },
+    { '001_a.sql': "-- serializable\nset local work_mem = '4MB'; set transaction isolation level serializable;\ncreate table seen as select current_setting('transaction_isolation') as level, current_setting('lock_timeout') as lock;" },
     async ({ url, go }) => {
         expect(await go()).toMatchObject({ code: 0 });
         expect(await rows(url, 'select * from seen')).toEqual([{ level: 'serializable', lock: '5s' }]);
@@ -238,6 +241,39 @@ test('--reinstall replaces what an older edit installed; it asks, and what depen
     expect((await run(url, ['verify'])).code).toBe(0);
     await rows(url, 'drop function ensure.check_install_v1(integer)');
     expect((await run(url, ['verify'])).stdout).toContain('function ensure.check_install_v1 is not installed');
+}));
+
+test('--reinstall drops functions of schema ensure alone, wherever the ledger is', () => withEmptyDatabase(async ({ url }) => {
+    await rows(url, "create function public.mine_v1() returns integer language sql as 'select 1'");
+    const table = ['--table', 'public.ledger'];
+    expect((await run(url, ['migrate', ...table])).code).toBe(0);
+    expect((await run(url, ['migrate', '--reinstall', '--yes', ...table])).code).toBe(0);
+    expect(await rows(url, 'select public.mine_v1() as one')).toEqual([{ one: 1 }]);
+}));
+
+test('an invalid index of the same name in another schema is nobody\'s here', () => world({
+    '001_a.sql': 'create table t (id integer); create schema other; create table other.t (id integer); insert into other.t values (1), (1);',
+    '002_b.sql': noTransaction('create unique index concurrently t_id on t (id);'),
+}, async ({ url, go }) => {
+    expect((await go()).code).toBe(0);
+    await expect(rows(url, 'create unique index concurrently t_id on other.t (id)')).rejects.toMatchObject({ code: '23505' });
+    expect((await go('status')).code).toBe(0);
+    expect((await go()).code).toBe(0);
+    expect(await rows(url, 'select count(*)::int as n from pg_index as i where not i.indisvalid')).toEqual([{ n: 1 }]);
+}));
+
+test('an index that somebody builds in this moment is no remnant', () => world({
+    '001_a.sql': 'create table t (id integer);', '002_b.sql': noTransaction('create index concurrently t_id on t (id);'),
+}, async ({ url, folder, go }) => {
+    expect((await go()).code).toBe(0);
+    await withSessions(url, ['writer', 'dba'], async ({ writer, dba }) => {
+        await writer.run('begin; insert into t values (1)');
+        const rebuilding = dba.start('reindex index concurrently t_id');
+        await rebuilding.blockedBy(writer);
+        expect((await probe({ url, folder })).state).toBe('at head');
+        await writer.run('commit');
+        expect((await rebuilding.outcome()).code).toBe('ok');
+    });
 }));
 
 test('the ledger is made where it is asked for, and a project\'s own one is left alone', () => withTestDatabase(({ url }) => withFolder({ '001_a.sql': 'select 1;' }, async (folder) => {

@@ -1,6 +1,6 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { devNull, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -13,7 +13,7 @@ import { withDatabase, type Database } from '../../scripts/harness/databases.js'
 import type { Event } from '../../scripts/migrate/report.js';
 import { surroundings } from '../context.js';
 
-export type Files = Record<string, string>;
+export type Files = Record<string, string | Buffer>;
 
 export const root = fileURLToPath(new URL('../..', import.meta.url));
 export const builtCli = join(root, 'dist/cli.js');
@@ -35,7 +35,7 @@ export async function withFolder<Result>(files: Files, body: (folder: string) =>
 
 export function write(folder: string, files: Files): void {
     for (const [name, text] of Object.entries(files)) {
-        const migration = /-- migrate:up/.test(text) || !name.endsWith('.sql') ? text : `-- migrate:up\n${text}\n-- migrate:down\n`;
+        const migration = typeof text !== 'string' || /-- migrate:up/.test(text) || !name.endsWith('.sql') ? text : `-- migrate:up\n${text}\n-- migrate:down\n`;
         writeFileSync(join(folder, name), migration);
     }
 }
@@ -112,6 +112,18 @@ export async function until(url: string, query: string): Promise<void> {
 }
 
 export const run = (url: string | undefined, args: string[], options: Start = {}): Promise<Ended> => start(url, args, options).ended;
+
+/** The process id of the one child of a process. */
+export function childOf(pid: number | undefined): number {
+    const found = readdirSync('/proc').filter((name) => /^\d+$/.test(name)).find((name) => {
+        try {
+            return readFileSync(`/proc/${name}/stat`, 'utf8').split(') ')[1]?.split(' ')[1] === String(pid);
+        } catch {
+            return false; // it ended meanwhile
+        }
+    });
+    return Number(found);
+}
 
 /** dbmate alone, as somebody who does not know of us runs it. */
 export function plainDbmate(url: string, folder: string, table = 'public.schema_migrations'): { status: number | null; stderr: string } {

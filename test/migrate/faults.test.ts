@@ -64,7 +64,7 @@ test('SIGTERM while an index is built: the invalid index is dropped by the next 
         await writer.run('commit');
         expect((await probe({ url, folder })).invalidIndexes).toHaveLength(1);
         const next = await run(url, ['migrate', '--dir', folder]);
-        expect(next).toMatchObject({ code: 0, stderr: expect.stringContaining('index public.c_n is invalid: drop index concurrently') as string });
+        expect(next).toMatchObject({ code: 0, stderr: expect.stringContaining('index public.c_n is invalid, repairing it: drop index concurrently') as string });
         expect((await probe({ url, folder })).state).toBe('at head');
     })))));
 
@@ -90,7 +90,7 @@ test('a pooler with one server connection: one line that says what it needs, exi
             try {
                 const ended = await run(pooler.url(database.name, users[0]?.name ?? '', users[0]?.password ?? ''), ['migrate', '--dir', folder]);
                 expect(ended).toMatchObject({ code });
-                if (code) expect(lastLine(ended)).toMatch(/default_pool_size of 2 or more, or set MIGRATION_DATABASE_URL/);
+                if (code) expect(lastLine(ended)).toMatch(/default_pool_size of 2 or more .*, or set MIGRATION_DATABASE_URL/);
                 await pooler.release(database.name);
             } finally {
                 await pooler.stop();
@@ -145,7 +145,7 @@ test('a disk that is full in the middle of a file: one line, exit 1, nothing hal
         limit(String(24 * 1024 * 1024 + 4096));
         const ended = await run(server.url, ['migrate', '--dir', folder]);
         expect(ended.code).toBe(1);
-        expect(lastLine(ended)).toMatch(/^pg-ensure: 002_b.sql: (53100|XX000): could not extend file .*; it is not applied$/);
+        expect(lastLine(ended)).toMatch(/^pg-ensure: 002_b.sql: (53100|XX000): could not extend file .*; it is not applied/);
         expect(await withConnection(server.url, (sql) => sql`select to_regclass('big') as big`)).toEqual([{ big: null }]);
         limit('unlimited');
         expect((await run(server.url, ['migrate', '--dir', folder])).code).toBe(0);

@@ -5,10 +5,11 @@ import { expect, test } from 'vitest';
 import { withConnection } from '../../scripts/connection.js';
 import type { Database } from '../../scripts/harness/databases.js';
 import { withSessions, type Session } from '../../scripts/harness/sessions.js';
+import { fence, runOf } from '../../scripts/migrate/fence.js';
 import { tryGuard } from '../../scripts/migrate/guard.js';
 import { know } from '../../scripts/migrate/known.js';
 import { major } from '../context.js';
-import { run, start, until, withEmptyDatabase, withFolder, withoutGuards, write } from './context.js';
+import { childOf, run, start, until, withEmptyDatabase, withFolder, withoutGuards, write } from './context.js';
 
 const base = { '001_base.sql': `create schema app; create table app.gate (); create table app.t (id integer); create table app.counter (n integer);
     insert into app.counter values (0);` };
@@ -116,9 +117,9 @@ test('control: without lifting them the lock is lost, and then the run ends its 
     withoutGuards({ 'migrate/guard.js': [['set local idle_in_transaction_session_timeout = 0', 'set local idle_in_transaction_session_timeout = 200']] }, (cli) =>
         withGate(async ({ url, folder, holder }) => {
             const first = start(url, ['migrate', '--dir', folder, ...patient], { cli });
-            const { code, stderr } = await first.ended;
+            const { code, stdout } = await first.ended;
             expect(code).toBe(12);
-            expect(stderr).toContain('the connection that holds the migration lock is lost');
+            expect(stdout).toContain('the connection that holds the migration lock is lost');
             await holder.run('commit');
             expect(await holder.run('select n from app.counter')).toEqual([{ n: 0 }]);
             expect(await holder.run(`select from pg_stat_activity where application_name like 'pg-ensure/%'`)).toEqual([]);
@@ -175,11 +176,51 @@ for (const kind of ['transaction', 'block', 'build'] as const) {
 
 test('control: without the fence and the mark the work of a dead run is done twice at once', () => withoutGuards({
     'migrate/fence.js': [['const [first] = remnants;', 'const [first] = [];']],
-    'migrate/copy.js': [["'where h.version = %L and h.run_id = %L and h.applied_at is null;", "'where false and %L = %L;"], ['if not found then', 'if false then']],
+    'migrate/copy.js': [["'where h.version = %L and h.run_id = %L and h.applied_at is null;", "'where false and %L = %L;"], ['if not found then', 'if false then'],
+        ['...(up.transaction ? [] : [record(ledger, file.version)])', '']],
 }, async (cli) => {
     expect(await orphan('block', cli)).toMatchObject({ did: 'applying', n: 2 });
     expect(await orphan('transaction', cli)).toMatchObject({ did: 'applying', n: 1 }); // the ledger's key undoes the second
 }));
+
+test('behind a pooler a name left on a connection is not taken for work: whoever has it now is neither waited for nor ended', () =>
+    withEmptyDatabase(({ url }) => withSessions(url, ['app', 'idler'], async ({ app, idler }) => withConnection(url, async (sql) => {
+        const { ledger } = await know(sql, { url });
+        const fenced = (): Promise<void> => fence(sql, ledger, runOf(ledger, 'new', true), Date.now() + 20_000, new AbortController().signal, () => {});
+        await app.run(`set application_name = '${ledger.sessions}/old/pooled - 127.0.0.1:1'`);
+        await app.run('begin; select 1');
+        await fenced();
+        // What was applied directly and does nothing any more is ended.
+        await idler.run(`set application_name = '${ledger.sessions}/old'`);
+        await fenced();
+        const alive = await sql`select pid from pg_stat_activity where pid in (${app.pid}, ${idler.pid})`;
+        expect([...alive]).toEqual([{ pid: app.pid }]);
+        expect((await app.attempt('commit')).code).toBe('ok');
+    }))));
+
+test('SIGTERM while it waits for anything is obeyed at once: exit 143, nothing changed', () => withGate(async ({ url, folder, holder }) => {
+    await holder.run('lock table public.schema_migrations in access exclusive mode');
+    const one = start(url, ['migrate', '--dir', folder, '--table', 'public.schema_migrations']);
+    await waitsFor(url, holder);
+    one.kill('SIGTERM');
+    expect((await one.ended).code).toBe(143);
+    await holder.run('commit');
+    expect(await holder.run('select n from app.counter')).toEqual([{ n: 0 }]);
+}));
+
+test('dbmate killed under a living runner: what it ran is ended before anything is said, and done once by the next run', () =>
+    withGate(async ({ url, folder, holder }) => {
+        write(folder, { '002_gate.sql': `-- migrate:up transaction:false\n${gate['002_gate.sql']}\n-- migrate:down\n` });
+        const one = start(url, ['migrate', '--dir', folder, '--lock-timeout', '60s']);
+        await waitsFor(url, holder);
+        process.kill(childOf(one.child.pid), 'SIGKILL');
+        const { code, stderr } = await one.ended;
+        expect({ code, stderr }).toMatchObject({ code: 1, stderr: expect.stringContaining('dbmate ended with SIGKILL; it is not applied') as string });
+        await holder.run('commit');
+        expect(await holder.run('select n from app.counter')).toEqual([{ n: 0 }]);
+        expect((await run(url, ['migrate', '--dir', folder])).code).toBe(0);
+        await atHead(url, folder);
+    }));
 
 test('a dbmate whose runner is dead dies before it does anything: it writes a line first, into a broken pipe', () =>
     withEmptyDatabase(({ url }) => withFolder({ '001_x.sql': 'create table public.x ();' }, async (folder) => {

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { Sql } from 'postgres';
 import { expect, test, type TestContext } from 'vitest';
 import { withConnection } from '../../scripts/connection.js';
+import { withSessions } from '../../scripts/harness/sessions.js';
 import { know, probe } from '../../scripts/migrate/known.js';
 import { migrate } from '../../scripts/migrate/run.js';
 import { missing, surroundings } from '../context.js';
@@ -140,6 +141,14 @@ test('verify --strict takes warnings for errors, and names a renamed file', () =
     await migrate({ url, folder });
     renameSync(join(folder, '001_a.sql'), join(folder, '001_b.sql'));
     expect((await run(url, ['verify', '--dir', folder])).stdout).toContain('001_b.sql: was 001_a.sql when it was applied [renamed]');
+})));
+
+test('wait and status end though the ledger is locked: exit 12', () => withEmptyDatabase(({ url }) => withFolder({ '001_a.sql': 'select 1;' }, async (folder) => {
+    await migrate({ url, folder });
+    await withSessions(url, ['holder'], async ({ holder }) => {
+        await holder.run('begin; lock table schema_migrations in access exclusive mode');
+        for (const args of [['wait', '--timeout', '1s'], ['status']]) expect((await run(url, [...args, '--dir', folder])).code).toBe(12);
+    });
 })));
 
 test('wait fails closed: it ends with the state when the time is over, and at once when the state is diverged', () => withEmptyDatabase(({ url }) => (

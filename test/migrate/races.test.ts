@@ -52,7 +52,8 @@ for (const [victim, path, rounds] of [
 /** What every layer of the fence does, undone: the wait for remnants, the mark, the broken pipe, the lock's watch of its client. */
 const unfenced: Parameters<typeof withoutGuards>[0] = {
     'migrate/fence.js': [['const [first] = remnants;', 'const [first] = [];']],
-    'migrate/copy.js': [["'where h.version = %L and h.run_id = %L and h.applied_at is null;", "'where false and %L = %L;"], ['if not found then', 'if false then']],
+    'migrate/copy.js': [["'where h.version = %L and h.run_id = %L and h.applied_at is null;", "'where false and %L = %L;"], ['if not found then', 'if false then'],
+        ['...(up.transaction ? [] : [record(ledger, file.version)])', '']],
     'migrate/dbmate.js': [["stdio: ['ignore', 'pipe', 'pipe']", "stdio: ['ignore', 'ignore', 'pipe']"], ['text(child.stdout)', "''"]],
 };
 

@@ -9,7 +9,7 @@ import { lint } from '../../scripts/migrate/lint.js';
 import { migrate } from '../../scripts/migrate/run.js';
 import { pooled } from '../context.js';
 import {
-    plainDbmate, root, run, start, until, withEmptyDatabase, withFolder, withoutGuards, write, type Ended, type Files,
+    childOf, plainDbmate, root, run, start, until, withEmptyDatabase, withFolder, withoutGuards, write, type Ended, type Files,
 } from './context.js';
 
 // The traps of dbmate 2.36.0, by their numbers in the project's notes; each is shown not to bite, or to be named.
@@ -69,17 +69,6 @@ test('traps 4 and 6, dbmate killed by a signal is a failure, and what it ran in 
             expect(stderr).toContain('dbmate ended with SIGKILL; it is not applied');
             await until(url, "select not exists (select from pg_stat_activity where wait_event = 'PgSleep')");
         }));
-
-function childOf(pid: number | undefined): number {
-    const found = readdirSync('/proc').filter((name) => /^\d+$/.test(name)).find((name) => {
-        try {
-            return readFileSync(`/proc/${name}/stat`, 'utf8').split(') ')[1]?.split(' ')[1] === String(pid);
-        } catch {
-            return false; // it ended meanwhile
-        }
-    });
-    return Number(found);
-}
 
 test('trap 5, without dbmate\'s binary: one line that says what to do', () => withFolder({}, async (folder) => {
     const all = join(root, 'node_modules');
@@ -198,6 +187,13 @@ test('trap 17, a .env file and DBMATE_ variables do not reach dbmate', () => wor
     expect(await rows(url, "select relname::text as name from pg_class where relname in ('evil', 'schema_migrations')")).toEqual([{ name: 'schema_migrations' }]);
 }));
 
+test('trap 17, what the environment adds to a URL holds for dbmate too', () => world({ '001_a.sql': 'select 1;' }, async ({ url, folder }) => {
+    const { hostname, port, username, password, pathname } = new URL(url);
+    const env = { PGPORT: port, PGUSER: decodeURIComponent(username), PGPASSWORD: decodeURIComponent(password), PGDATABASE: pathname.slice(1) };
+    expect(await run(`postgres://${hostname}?sslmode=disable`, ['migrate', '--dir', folder], { env })).toMatchObject({ code: 0 });
+    expect((await run(`${url}&application_name=mine`, ['status', '--dir', folder])).code).toBe(0);
+}));
+
 test('trap 17, without a URL a project\'s folder is not applied to some other database, and .env is not read', () => withFolder({ '001_a.sql': 'select 1;' }, async (folder) => {
     writeFileSync(join(folder, '.env'), 'DATABASE_URL=postgres://nobody@127.0.0.1:1/none\n');
     for (const url of [undefined, '']) {
@@ -251,6 +247,7 @@ test('trap 22, psql commands and data of COPY: refused', async () => {
 
 test('trap 23, a byte order mark, an indented or a missing marker: refused', async () => {
     await refused({ '001_a.sql': '\uFEFF-- migrate:up\nselect 1;\n-- migrate:down\n' }, 'error byte-order-mark 001_a.sql:undefined');
+    await refused({ '001_a.sql': Buffer.from('-- migrate:up\nselect \'caf\xe9\';\n-- migrate:down\n', 'latin1') }, 'error encoding 001_a.sql:undefined');
     await refused({ '001_a.sql': '  -- migrate:up\nselect 1;\n-- migrate:down\n' }, 'error marker 001_a.sql:1');
     await refused({ '001_a.sql': '-- migrate:up\nselect 1;\n' }, 'error marker 001_a.sql:undefined');
     await refused({ '001_a.sql': '/* x */\n-- migrate:up\nselect 1;\n-- migrate:down\n' }, 'error before-up 001_a.sql:1');
