@@ -72,7 +72,8 @@ export function addMigrationCommands(program: Command, { open, print, complain, 
             throw new UserError('DATABASE_URL is not set: with --dir there is no other database to take (and .env is not read)', exitCodes.usage);
         }
         const { database, source } = await open(migrating);
-        const flags = `${dir === undefined ? '' : ` --dir ${dir}`}${table ? ` --table ${/[^\w.]/.test(table) ? `'${table}'` : table}` : ''}`;
+        const quoted = (text: string): string => (/[^\w./-]/.test(text) ? `'${text}'` : text);
+        const flags = `${dir === undefined ? '' : ` --dir ${quoted(dir)}`}${table ? ` --table ${quoted(table)}` : ''}`;
         const folder = dir !== undefined && { folder: absolute(dir) };
         return { database, to: { url: database.url, source, flags, ...folder, ...(table && { table }) } };
     };

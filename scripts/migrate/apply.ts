@@ -1,16 +1,14 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import format from 'pg-format';
-import type { Sql } from 'postgres';
 import { codeOf, exitCodes, UserError } from '../errors.js';
 import { upCopy } from './copy.js';
 import { dbmate, type Complaint } from './dbmate.js';
-import { endSessions, fence, work, type Run } from './fence.js';
+import { finish, forget, isApplied, record, remember, takeOver } from './history.js';
+import { endSessions, fence, work } from './fence.js';
 import type { MigrationFile, Section } from './files.js';
 import { isBuilt, repair } from './indexes.js';
-import type { Ledger } from './ledger.js';
 import type { Held } from './run.js';
 import type { State } from './state.js';
-import { concurrentIndexes, nature } from './statements.js';
+import { concurrentIndexes, nature, type Nature } from './statements.js';
 
 export interface Applied {
     file: string;
@@ -87,64 +85,38 @@ function call({ url, known: { ledger }, run, pooled, state, file, lockTimeoutMs,
 const isUncertain = ({ code }: Complaint): boolean => code === '' || code.startsWith('08');
 
 /** What nobody can tell of a file that a run has begun is for a person to tell. */
-function refuseOpaque({ state, file, known }: Job, kind: ReturnType<typeof nature>): void {
+function refuseOpaque({ state, file, known }: Job, kind: Nature): void {
     const earlier = state.facts.unfinished.find(({ version }) => version === file.version);
     if (kind !== 'opaque' || !earlier || earlier.finished) return;
     const how = earlier.error ? `and failed (${earlier.error})` : 'and died';
-    throw new UserError(`${file.name} was begun by run ${earlier.run} at ${earlier.since} ${how}: nobody can tell how far it came; `
-        + `look, then say which it is: ${known.command(`resolve ${file.version} --applied`)}, or --not-applied to run it again`);
+    throw new UserError(`${file.name} was begun by run ${earlier.run} at ${earlier.since} ${how}: nobody can tell how far it `
+        + `came; look, then say which it is: ${known.command(`resolve ${file.version} --applied`)}, or --not-applied to run it again`);
 }
 
 /** Records an index that a run has built and did not come to record. */
-async function foundBuilt({ sql, state, file, known: { ledger } }: Job, kind: ReturnType<typeof nature>): Promise<string | undefined> {
+async function foundBuilt(job: Job, kind: Nature): Promise<string | undefined> {
+    const { sql, state, file, known: { ledger } } = job;
     const earlier = state.facts.unfinished.find(({ version }) => version === file.version);
     const [index] = concurrentIndexes(file.up);
     if (kind !== 'concurrent index' || !earlier || !index || !await isBuilt(sql, index)) return undefined;
-    await sql.unsafe(format(`insert into ${ledger.sql} (version) values (%L) on conflict do nothing`, file.version)).simple();
+    await record(sql, ledger, file.version);
     return `run ${earlier.run} had built the index, and it was not in the ledger yet`;
 }
 
 /** Takes the file over: whoever had begun it can no longer say that it is done; who is about to say so is waited for. */
 async function begin({ sql, known: { ledger }, file, run, versions, deadline, stop }: Job): Promise<void> {
-    const statement = format(`
-        begin;
-        set local lock_timeout = '1s';
-        insert into ${ledger.history} as h (version, file, sha256, run_id, pg_ensure, dbmate)
-        values (%L, %L, %L, %L, %L, %L)
-        on conflict (version) do update set
-            file = excluded.file, sha256 = excluded.sha256, run_id = excluded.run_id,
-            pg_ensure = excluded.pg_ensure, dbmate = excluded.dbmate, server = excluded.server,
-            started_at = clock_timestamp(), applied_at = null, duration = null, error = null;
-        commit`, file.version, file.name, file.sha256, run.id, versions.pgEnsure, versions.dbmate);
     for (;;) {
         stop.throwIfAborted();
         try {
-            return void await sql.unsafe(statement).simple();
+            return await takeOver(sql, ledger, file, run, versions);
         } catch (error) {
-            await sql.unsafe('rollback').simple();
             if (codeOf(error) !== '55P03') throw error;
             if (Date.now() < deadline) continue;
-            throw new UserError(`${file.name} is still being applied by a run that was thought dead, or its row in ${ledger.history} `
-                + 'is locked: look into pg_locks, or wait longer (--max-wait)', exitCodes.busy);
+            throw new UserError(`${file.name} is still being applied by a run that was thought dead, or its row in `
+                + `${ledger.history} is locked: look into pg_locks, or wait longer (--max-wait)`, exitCodes.busy);
         }
     }
 }
-
-async function isApplied(sql: Sql, ledger: Ledger, { version }: MigrationFile): Promise<boolean> {
-    const rows = await sql.unsafe(format(`select from ${ledger.sql} as l where l.version = %L`, version)).simple();
-    return rows.length === 1;
-}
-
-const finish = async (sql: Sql, { history }: Ledger, { version }: MigrationFile, run: Run): Promise<void> => void await sql.unsafe(format(`
-    update ${history} as h set applied_at = coalesce(h.applied_at, clock_timestamp()), duration = clock_timestamp() - h.started_at
-    where h.version = %L and h.run_id = %L`, version, run.id)).simple();
-
-const forget = async (sql: Sql, { history }: Ledger, { version }: MigrationFile, run: Run): Promise<void> => void await sql.unsafe(format(
-    `delete from ${history} as h where h.version = %L and h.run_id = %L and h.applied_at is null`, version, run.id)).simple();
-
-const remember = async (sql: Sql, { history }: Ledger, { version }: MigrationFile, { code, message }: Complaint): Promise<void> => (
-    void await sql.unsafe(format(`update ${history} as h set error = %L where h.version = %L`, `${code}: ${message}`, version)).simple()
-);
 
 async function broken({ known, file }: Job): Promise<string[]> {
     const own = concurrentIndexes(file.up).map(({ name }) => name);
@@ -160,7 +132,8 @@ function failure(file: MigrationFile, complaint: Complaint, blockers: string, at
     const waited = blockers && complaint.code === '55P03'
         ? [`it waited for ${blockers}: run again when they are done, or give it longer (--lock-timeout)`] : [];
     const tried = attempts > 1 ? `, tried ${attempts} times` : '';
-    return new UserError([`${file.name}${line}: ${code}${complaint.message}; it is not applied${tried}`, ...waited, ...remnants].join('\n'));
+    const first = `${file.name}${line}: ${code}${complaint.message}; it is not applied${tried}`;
+    return new UserError([first, ...waited, ...remnants].join('\n'));
 }
 
 interface Watch {

@@ -30,18 +30,18 @@ export function rollback(options: Target & Limits, confirm: Confirm): Promise<Ch
     }, async (held) => {
         const { sql, known: { ledger }, run, pooled, stop } = held;
         const { file } = lastApplied(await held.known.read(), held.known);
+        const limits = { lockTimeoutMs: options.lockTimeoutMs ?? defaults.lockTimeoutMs, watchClient: false };
         const complaint = await dbmate({
-            url: options.url, table: ledger.table, application: run.application, pooled, settings: {}, command: 'rollback', signal: stop,
-            file: {
-                name: file.name,
-                text: downCopy(file, file.down as Section, ledger, run, { lockTimeoutMs: options.lockTimeoutMs ?? defaults.lockTimeoutMs, watchClient: false }),
-            },
+            url: options.url, table: ledger.table, application: run.application, pooled, settings: {},
+            file: { name: file.name, text: downCopy(file, file.down as Section, ledger, run, limits) },
+            command: 'rollback', signal: stop,
         });
         stop.throwIfAborted();
         const state = await held.known.read();
         if (state.facts.recorded.some(({ version }) => version === file.version)) {
             const line = complaint.line ? `:${complaint.line + (file.down?.line ?? 1) - 1}` : '';
-            throw new UserError(`${file.name}${line}: ${complaint.code ? `${complaint.code}: ` : ''}${complaint.message}; it is not rolled back`);
+            const code = complaint.code ? `${complaint.code}: ` : '';
+            throw new UserError(`${file.name}${line}: ${code}${complaint.message}; it is not rolled back`);
         }
         await sql.unsafe(format(`delete from ${ledger.history} as h where h.version = %L`, file.version)).simple();
         return { version: file.version, file: file.name };

@@ -31,7 +31,9 @@ export interface Complaint {
 }
 
 // What a person has set for other programs must not reach this one.
-const inherited = ['PATH', 'HOME', 'TMPDIR', 'SSL_CERT_FILE', 'SSL_CERT_DIR', 'PGSSLROOTCERT', 'PGSSLCERT', 'PGSSLKEY', 'PGPASSFILE'];
+const inherited = [
+    'PATH', 'HOME', 'TMPDIR', 'SSL_CERT_FILE', 'SSL_CERT_DIR', 'PGSSLROOTCERT', 'PGSSLCERT', 'PGSSLKEY', 'PGPASSFILE',
+];
 
 /** Runs dbmate on a folder that holds this one file. */
 export async function dbmate(call: Call): Promise<Complaint> {
@@ -39,7 +41,8 @@ export async function dbmate(call: Call): Promise<Complaint> {
     try {
         writeFileSync(join(folder, call.file.name), call.file.text, { mode: 0o600 });
         // Without --env-file dbmate reads .env of the current folder; written with = it still does.
-        const args = ['--env-file', devNull, '--no-dump-schema', '--migrations-dir', folder, '--migrations-table', call.table, call.command];
+        const fixed = ['--env-file', devNull, '--no-dump-schema'];
+        const args = [...fixed, '--migrations-dir', folder, '--migrations-table', call.table, call.command];
         // It writes a line before each file: when we are dead the pipe is broken, and it dies before it does anything.
         const child = spawn(binary(), args, { env: environment(call), stdio: ['ignore', 'pipe', 'pipe'], cwd: folder });
         const stop = (): void => void child.kill('SIGTERM');
@@ -63,7 +66,8 @@ export async function dbmate(call: Call): Promise<Complaint> {
 export async function dbmateVersion(): Promise<string> {
     const { stdout } = await promisify(execFile)(binary(), ['--version']);
     const found = /\d+\.\d+\.\d+/.exec(stdout)?.[0] ?? '';
-    const wanted = (createRequire(import.meta.url)('../../package.json') as { dependencies: { dbmate: string } }).dependencies.dbmate;
+    const packageFile = createRequire(import.meta.url)('../../package.json') as { dependencies: { dbmate: string } };
+    const wanted = packageFile.dependencies.dbmate;
     if (found !== wanted) throw new UserError(`dbmate ${wanted} is needed, this is ${found || 'unknown'}: run npm ci`);
     return found;
 }
@@ -72,7 +76,8 @@ function binary(): string {
     try {
         return resolveBinary();
     } catch (error) {
-        throw new UserError(`${(error as Error).message}: it is an optional package of npm, run npm ci --include=optional on this platform`);
+        throw new UserError(`${(error as Error).message}: npm holds it for optional, `
+            + 'run npm ci --include=optional on this platform');
     }
 }
 
@@ -83,7 +88,8 @@ function environment({ url, application, pooled, settings }: Call): NodeJS.Proce
     // lib/pq else sends one statement as two messages that a pooler may hand to two servers.
     if (pooled) target.searchParams.set('binary_parameters', 'yes');
     const options = Object.entries(settings).map(([name, value]) => `-c ${name}=${value}`).join(' ');
-    return { ...Object.fromEntries(kept), DATABASE_URL: target.href, PGAPPNAME: application, ...(pooled || !options ? {} : { PGOPTIONS: options }) };
+    const startup = pooled || !options ? {} : { PGOPTIONS: options };
+    return { ...Object.fromEntries(kept), DATABASE_URL: target.href, PGAPPNAME: application, ...startup };
 }
 
 function complaintOf(stderr: string, end: number | string): Complaint {

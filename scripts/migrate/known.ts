@@ -34,7 +34,8 @@ export const ownFolder = fileURLToPath(new URL('../../sql', import.meta.url));
 export const ownTable = 'ensure.schema_migrations';
 
 /** Reads by one statement, as a role that may only read, on a standby too. */
-export async function know(sql: Sql, { folder: path = ownFolder, table, outOfOrder, flags = '' }: Target, signal?: AbortSignal): Promise<Known> {
+export async function know(sql: Sql, target: Target, signal?: AbortSignal): Promise<Known> {
+    const { folder: path = ownFolder, table, outOfOrder, flags = '' } = target;
     const folder = readFolder(path);
     const [wrong] = lintFolder(folder).filter(({ rule }) => ['no-files', 'duplicate-version'].includes(rule));
     if (wrong) throw new UserError(`nothing was applied: ${spelled(wrong)}`, exitCodes.findings);
@@ -52,7 +53,8 @@ export async function know(sql: Sql, { folder: path = ownFolder, table, outOfOrd
 /** An answer that takes longer than this is none. */
 export const probe = async (target: Target, patienceMs = 10_000): Promise<State> => {
     const late = new AbortController();
-    const timer = setTimeout(() => late.abort(new UserError(`no answer within ${patienceMs / 1000} s`, exitCodes.noDatabase)), patienceMs);
+    const reason = new UserError(`no answer within ${patienceMs / 1000} s`, exitCodes.noDatabase);
+    const timer = setTimeout(() => late.abort(reason), patienceMs);
     try {
         return await withConnection(target.url, async (sql) => (await know(sql, target, late.signal)).read());
     } finally {

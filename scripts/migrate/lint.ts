@@ -42,7 +42,8 @@ function versions(files: MigrationFile[]): Finding[] {
             });
         }
         first.set(version, other ?? name);
-        const before = files.slice(0, files.findIndex((one) => one.name === name)).find((one) => BigInt(one.version) > BigInt(version));
+        const earlier = files.slice(0, files.findIndex((one) => one.name === name));
+        const before = earlier.find((one) => BigInt(one.version) > BigInt(version));
         if (before) {
             findings.push({
                 severity: 'error', rule: 'version-width', file: name,
@@ -99,7 +100,7 @@ function content(section: Section, at: At, isUp: boolean): Finding[] {
         const { type, line } = statement;
         const copy = statement.node as { is_from?: boolean; filename?: string };
         if (type === 'CopyStmt' && !copy.filename) findings.push(at('error', 'copy', 'COPY to or from the client needs psql', line));
-        if (setsSession(statement) || type === 'DoStmt' && /set_config\s*\([^)]*,\s*false\s*\)/i.test(JSON.stringify(statement.node))) {
+        if (setsSession(statement)) {
             findings.push(at('warning', 'session-setting', 'lasts as long as the session: through a pooler it comes upon whoever '
                 + 'is given the connection next; use SET LOCAL, or set_config(…, true)', line));
         }
@@ -158,5 +159,7 @@ function controlsTransaction({ type, node }: Statement): boolean {
 function setsSession({ type, node }: Statement): boolean {
     const { is_local: isLocal, kind, name } = node as { is_local?: boolean; kind?: string; name?: string };
     if (type === 'VariableSetStmt') return !isLocal && /VALUE|CURRENT|MULTI/.test(kind ?? '') && name !== 'TRANSACTION';
-    return type === 'SelectStmt' && /"sval":"set_config"/.test(JSON.stringify(node)) && /"boolval":\{\}/.test(JSON.stringify(node));
+    const text = JSON.stringify(node);
+    if (type === 'DoStmt') return /set_config\s*\([^)]*,\s*false\s*\)/i.test(text);
+    return type === 'SelectStmt' && text.includes('"sval":"set_config"') && text.includes('"boolval":{}');
 }

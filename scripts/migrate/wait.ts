@@ -19,6 +19,7 @@ export interface Wait {
 }
 
 const [shortest, longest] = [50, 1_000];
+const nobody = { pid: null, application: null, since: null };
 
 /** The lock, or the state that makes it needless. Polls by short statements: nobody who waits holds a snapshot. */
 export async function waitForLock({ url, known, state, deadline, take, enough, say, signal }: Wait): Promise<Guard | State> {
@@ -31,7 +32,7 @@ export async function waitForLock({ url, known, state, deadline, take, enough, s
             state = await known.read();
             if (enough(state)) return state;
             const about = `${state.facts.holder?.pid} ${migrationOf(state)}`;
-            if (about !== told) say({ event: 'waiting', pid: null, application: null, since: null, ...state.facts.holder, migration: migrationOf(state) });
+            if (about !== told) say({ event: 'waiting', ...nobody, ...state.facts.holder, migration: migrationOf(state) });
             told = about;
         } catch (error) {
             signal.throwIfAborted();
@@ -52,6 +53,8 @@ function migrationOf({ facts, pending }: State): string | null {
 
 function spent(state: State): UserError {
     const { holder } = state.facts;
-    return new UserError(`waited as long as --max-wait allows: ${holder ? `pid ${holder.pid} (${holder.application}) has had the migration `
-        + `lock since ${holder.since}` : 'others took the migration lock in turn'}; nothing was changed; run again, or look at what it does`, exitCodes.busy);
+    const who = holder ? `pid ${holder.pid} (${holder.application}) has had the migration lock since ${holder.since}`
+        : 'others took the migration lock in turn';
+    return new UserError(`waited as long as --max-wait allows: ${who}; nothing was changed; run again, or look at what it does`,
+        exitCodes.busy);
 }

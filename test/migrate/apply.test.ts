@@ -93,6 +93,16 @@ test('a block writes its row of the ledger in its own transaction: a run that di
         expect(await rows(url, 'select n from c')).toEqual([{ n: 4 }]);
     }));
 
+test('a file of many statements is read in a time that grows with its size', () => {
+    const fastest = (count: number): number => Math.min(...[1, 2, 3].map(() => {
+        const text = section(`-- migrate:up\n${"insert into t values (1, 'x');\n".repeat(count)}`);
+        const begun = performance.now();
+        expect(statements(text)).toHaveLength(count);
+        return performance.now() - begun;
+    }));
+    expect(fastest(16_000) / fastest(2_000)).toBeLessThan(30); // 8 when linear, 64 when each line is counted from the start
+});
+
 test('a run that died before its work: it is done once', () => world({ '001_a.sql': 'create table c (n integer); insert into c values (0);' }, async ({ url, folder }) => {
     await migrate({ url, folder });
     write(folder, { '002_b.sql': noTransaction('update c set n = n + 1;') });
