@@ -62,12 +62,12 @@ test('traps 4 and 6, dbmate killed by a signal is a failure, and what it ran in 
     world({ '001_a.sql': noTransaction('call forever();'), '000_p.sql': 'create procedure forever() language sql begin atomic select pg_sleep(600); end;' },
         async ({ url, folder }) => {
             const one = start(url, ['migrate', '--dir', folder]);
-            await until(url, "select true from pg_stat_activity where wait_event = 'PgSleep'");
+            await until(url, "select true from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'");
             process.kill(childOf(one.child.pid), 'SIGKILL');
             const { code, stderr } = await one.ended;
             expect(code).toBe(1);
             expect(stderr).toContain('dbmate ended with SIGKILL; it is not applied');
-            await until(url, "select not exists (select from pg_stat_activity where wait_event = 'PgSleep')");
+            await until(url, "select not exists (select from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep')");
         }));
 
 test('trap 5, without dbmate\'s binary: one line that says what to do', () => withFolder({}, async (folder) => {
@@ -284,7 +284,7 @@ test('trap 27, no database is created, nor the database postgres looked into', (
 test('trap 28, the password is in no argument and in no message', () => world({ '001_a.sql': 'select pg_sleep(600);' }, async ({ url, folder }) => {
     const { password } = new URL(url);
     const one = start(url, ['migrate', '--dir', folder]);
-    await until(url, "select true from pg_stat_activity where wait_event = 'PgSleep'");
+    await until(url, "select true from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'");
     expect(readFileSync(`/proc/${childOf(one.child.pid)}/cmdline`, 'utf8')).not.toContain(password);
     one.kill('SIGTERM');
     const { stderr } = await one.ended;
