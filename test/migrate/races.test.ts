@@ -25,7 +25,7 @@ test('control: the same 32 with the naive lock, one that is waited for, hang as 
 }, (cli) => withEmptyDatabase(({ url }) => withFolder(workload, async (folder) => {
     const all = Array.from({ length: replicas }, () => start(url, ['migrate', '--dir', folder], { cli }));
     // Who builds waits for the snapshots of those who wait for its idle lock session: no deadlock that the server could see.
-    await until(url, `select true from pg_stat_activity as a where a.query like '%create index concurrently%'
+    await until(url, `select true from pg_stat_activity as a where a.datname = current_database() and a.query like '%create index concurrently%'
         and exists (select from pg_locks as w where w.locktype = 'advisory' and not w.granted and w.pid = any (pg_blocking_pids(a.pid)))`);
     for (const one of all) one.kill('SIGKILL');
     await Promise.all(all.map((one) => one.ended));
