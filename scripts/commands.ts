@@ -72,7 +72,7 @@ export function addMigrationCommands(program: Command, { open, print, complain, 
             throw new UserError('DATABASE_URL is not set: with --dir there is no other database to take (and .env is not read)', exitCodes.usage);
         }
         const { database, source } = await open(migrating);
-        const quoted = (text: string): string => (/[^\w./-]/.test(text) ? `'${text}'` : text);
+        const quoted = (text: string): string => (/[^\w./-]/.test(text) ? `'${text.replaceAll('\'', '\'\\\'\'')}'` : text);
         const flags = `${dir === undefined ? '' : ` --dir ${quoted(dir)}`}${table ? ` --table ${quoted(table)}` : ''}`;
         const folder = dir !== undefined && { folder: absolute(dir) };
         return { database, to: { url: database.url, source, flags, ...folder, ...(table && { table }) } };
@@ -140,13 +140,14 @@ export function addMigrationCommands(program: Command, { open, print, complain, 
 
     changing('resolve', 'say whether the database has what a file says, where nobody can tell')
         .argument('<version>').option('--applied', 'it has: record it, with the file as it is now')
-        .option('--not-applied', 'it has not: the next run applies it')
+        .option('--not-applied', 'it has not: the next run applies it').option('--yes', 'do not ask')
         .action((version: string, options: Migrating & { applied?: boolean; notApplied?: boolean }) => guarded(options, async () => {
             if (Boolean(options.applied) === Boolean(options.notApplied)) {
                 throw new UserError('say either --applied or --not-applied', exitCodes.usage);
             }
             const { to } = await target(options, true);
-            const changed = await resolve({ ...to, ...limits(options) }, version, Boolean(options.applied));
+            const changed = await resolve({ ...to, ...limits(options) }, version, Boolean(options.applied), confirmation(options));
+            if (!changed) throw new UserError('nothing was changed');
             if (options.json) return document(changed);
             print(`${changed.file} is recorded as ${options.applied ? 'applied' : 'not applied'}`);
         }));
@@ -161,7 +162,7 @@ export function addMigrationCommands(program: Command, { open, print, complain, 
             const signal = interruption();
             let told = '';
             for (;;) {
-                const found = await look(() => target(options, false));
+                const found = await look(() => target(options, false), Math.max(deadline - Date.now(), 1_000), signal);
                 if (found.ready || found.name === 'diverged' || Date.now() > deadline) return report(options, found, true);
                 const reason = `waiting, ${found.name}: ${found.text[0] ?? ''}`;
                 if (reason !== told) say(options)({ event: 'warning', message: reason });

@@ -18,9 +18,9 @@ const sslModes = ['disable', 'allow', 'prefer', ...demandingModes];
 const sqlstatesOfNoConnection = /^(08...|28...|3D...|57P03|53300|42704|22023)$/;
 const systemErrors = /^(E[A-Z]+|CONNECT.*|CONNECTION_.*|.*_(CERT|SSL|TLS)_?.*)$/;
 
-/** Without prepared statements, so that any pooler will do. */
+/** Without prepared statements, so that any pooler will do; and for as long as the work takes: by itself the driver hangs up. */
 export const connectOptions = {
-    max: 1, prepare: false, fetch_types: false, connect_timeout: patience / 1000, onnotice: () => {},
+    max: 1, max_lifetime: null, idle_timeout: 0, prepare: false, fetch_types: false, connect_timeout: patience / 1000, onnotice: () => {},
 } as const;
 
 /** One connection for `work`, closed after it. */
@@ -76,9 +76,17 @@ export async function normalizedUrl(text: string): Promise<string> {
 function completed(url: URL): void {
     const { PGPORT, PGUSER, PGPASSWORD, PGDATABASE } = process.env;
     url.port ||= PGPORT ?? '';
-    url.username ||= encodeURIComponent(PGUSER ?? userInfo().username);
+    url.username ||= encodeURIComponent(PGUSER ?? login());
     url.password ||= encodeURIComponent(PGPASSWORD ?? '');
     if (url.pathname.length < 2) url.pathname = `/${PGDATABASE ? encodeURIComponent(PGDATABASE) : url.username}`;
+}
+
+function login(): string {
+    try {
+        return userInfo().username;
+    } catch {
+        throw new UserError('no user is named in the database URL, and this one has no name: write it there, or set PGUSER', exitCodes.usage);
+    }
 }
 
 export function parsedUrl(text: string): URL {

@@ -29,16 +29,17 @@ export function rollback(options: Target & Limits, confirm: Confirm): Promise<Ch
         return { what: row.version, question: `roll back ${file.name}${since}, in ${host}${pathname}?` };
     }, async (held) => {
         const { sql, known: { ledger }, run, pooled, stop } = held;
-        const { file } = lastApplied(await held.known.read(), held.known);
-        const limits = { lockTimeoutMs: options.lockTimeoutMs ?? defaults.lockTimeoutMs, watchClient: false };
+        const state = await held.known.read();
+        const { file } = lastApplied(state, held.known);
+        const limits = { lockTimeoutMs: options.lockTimeoutMs ?? defaults.lockTimeoutMs, watchClient: state.facts.linux };
         const complaint = await dbmate({
             url: options.url, table: ledger.table, application: run.application, pooled, settings: {},
             file: { name: file.name, text: downCopy(file, file.down as Section, ledger, run, limits) },
             command: 'rollback', signal: stop,
         });
         stop.throwIfAborted();
-        const state = await held.known.read();
-        if (state.facts.recorded.some(({ version }) => version === file.version)) {
+        const after = await held.known.read();
+        if (after.facts.recorded.some(({ version }) => version === file.version)) {
             const line = complaint.line ? `:${complaint.line + (file.down?.line ?? 1) - 1}` : '';
             const code = complaint.code ? `${complaint.code}: ` : '';
             throw new UserError(`${file.name}${line}: ${code}${complaint.message}; it is not rolled back`);
@@ -48,36 +49,38 @@ export function rollback(options: Target & Limits, confirm: Confirm): Promise<Ch
     });
 }
 
-/** Says what nobody can tell: whether the database has what the file says. */
-export async function resolve(options: Target & Limits, version: string, applied: boolean): Promise<Changed> {
-    const pick = (known: Known, state: State): MigrationFile => {
+/** Says what nobody can tell: whether the database has what the file says. Asks before it takes a file out of the ledger. */
+export function resolve(options: Target & Limits, version: string, applied: boolean, confirm: Confirm): Promise<Changed | undefined> {
+    const isRecorded = ({ facts }: State): boolean => facts.recorded.some((row) => row.version === version);
+    const pick = (known: Known): MigrationFile => {
         const file = known.folder.files.find((one) => one.version === version);
-        if (!file) throw new UserError(`no file here has version ${version}: ${known.command('status')} lists them`, exitCodes.usage);
-        if (!applied && state.facts.recorded.some((row) => row.version === version)) {
-            throw new UserError(`${file.name} is in the ledger as applied: ${known.command('rollback')} takes back the last one`,
-                exitCodes.usage);
-        }
-        return file;
+        if (file) return file;
+        throw new UserError(`no file here has version ${version}: ${known.command('status')} lists them`, exitCodes.usage);
     };
-    const changed = await change(options, () => Promise.resolve(true), (state, known) => {
-        pick(known, state);
-        return { what: version, question: '' };
-    }, async ({ sql, known, run }) => {
+    const ask: Confirm = (question) => (question ? confirm(question) : Promise.resolve(true));
+    return change(options, ask, (state, known) => {
+        const { name } = pick(known);
+        const question = isRecorded(state) && !applied ? `take ${name}, which is in the ledger as applied, out of it?` : '';
+        return { what: `${version} ${isRecorded(state)}`, question };
+    }, async ({ sql, known }) => {
         const { ledger } = known;
         await makeLedger(sql, ledger);
-        const { name, sha256 } = pick(known, await known.read());
+        const { name, sha256 } = pick(known);
         await sql.unsafe(applied ? format(`
             begin;
             insert into ${ledger.sql} (version) values (%L) on conflict do nothing;
             insert into ${ledger.history} as h (version, file, sha256, run_id, applied_at, duration, pg_ensure)
-            values (%L, %L, %L, %L, clock_timestamp(), '0', %L)
+            values (%L, %L, %L, 'resolve', clock_timestamp(), '0', %L)
             on conflict (version) do update set file = excluded.file, sha256 = excluded.sha256, run_id = excluded.run_id,
-                applied_at = coalesce(h.applied_at, excluded.applied_at), duration = coalesce(h.duration, '0');
-            commit`, version, version, name, sha256, run.id, packageVersion)
-            : format(`delete from ${ledger.history} as h where h.version = %L`, version)).simple();
+                applied_at = coalesce(h.applied_at, excluded.applied_at), duration = coalesce(h.duration, '0'), error = null;
+            commit`, version, version, name, sha256, packageVersion)
+            : format(`
+            begin;
+            delete from ${ledger.sql} where version = %L;
+            delete from ${ledger.history} where version = %L;
+            commit`, version, version)).simple();
         return { version, file: name };
     });
-    return changed as Changed;
 }
 
 /** Drops the functions that are installed and forgets that they were: `migrate` then installs those at hand. */

@@ -21,8 +21,9 @@ export function upCopy(file: MigrationFile, up: Section, ledger: Ledger, run: Ru
 }
 
 export function downCopy(file: MigrationFile, down: Section, ledger: Ledger, run: Run, limits: Limits): string {
-    const forget = format(`delete from ${ledger.history} where version = %L;`, file.version);
-    return `-- migrate:up\n${signed(inserted(down, `${settings(limits)} ${forget}`), run)}`;
+    const tables = down.transaction ? [ledger.history] : [ledger.history, ledger.sql]; // as in `record`
+    const forget = tables.map((table) => format(`delete from ${table} where version = %L;`, file.version));
+    return `-- migrate:up\n${signed(inserted(down, [settings(limits), ...forget].join(' ')), run)}`;
 }
 
 function inserted(section: Section, line: string): string {

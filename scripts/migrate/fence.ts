@@ -66,14 +66,14 @@ export async function endSessions(sql: Sql, ledger: Ledger, run: Run): Promise<b
 }
 
 /**
- * Behind a pooler a name stays on a connection that serves somebody else by now: there only a statement that runs and is
- * signed counts.
+ * Behind a pooler a name stays on a connection that serves somebody else by now: there only a signed statement counts, which
+ * runs or whose transaction is open.
  */
 export function work(ledger: Ledger, { application }: Run, whose: 'mine' | 'others'): string {
     const is = whose === 'mine' ? 'is true' : 'is false';
     return format(`a.datname = current_database() and a.pid <> pg_backend_pid() and (
         a.application_name like %L and a.application_name not like '%%/pooled%%' and (a.application_name = %L) ${is}
-        or a.state = 'active' and a.query like %L and a.query ~ '^[^\n]*/pooled\r?(\n|$)' and (a.query like %L) ${is})`,
+        or a.state in ('active', 'idle in transaction', 'idle in transaction (aborted)') and a.query like %L and a.query ~ '^[^\n]*/pooled\r?(\n|$)' and (a.query like %L) ${is})`,
     `${ledger.sessions}/%`, application, `-- migrate:% run:${ledger.sessions}/%`, `-- migrate:% run:${application}%`);
 }
 

@@ -3,6 +3,7 @@ import { withConnection } from '../connection.js';
 import { UserError } from '../errors.js';
 import format from 'pg-format';
 import { signed, type Run } from './fence.js';
+import type { InvalidIndex } from './ledger.js';
 import type { Say } from './report.js';
 import type { State } from './state.js';
 import { concurrentIndexes, sameIndex, type ConcurrentIndex } from './statements.js';
@@ -12,12 +13,16 @@ import { concurrentIndexes, sameIndex, type ConcurrentIndex } from './statements
  * file is built again, the copies of a failed REINDEX CONCURRENTLY are dropped.
  */
 export async function repair(url: string, state: State, run: Run, stop: AbortSignal, say: Say): Promise<void> {
-    const wanted = new Set(state.pending.flatMap(({ up }) => concurrentIndexes(up)).map(({ name }) => name));
+    const pending = state.pending.flatMap(({ up }) => concurrentIndexes(up));
+    const isWanted = (index: InvalidIndex): boolean => pending.some(({ name, schema }) => (
+        name === index.name && (schema === undefined ? index.visible : schema === index.schema)
+    ));
     // Named as what applies files is, so that a successor finds it.
     await withConnection(url, async (sql) => {
-        for (const { index, name, table } of state.invalidIndexes) {
+        for (const invalid of state.invalidIndexes) {
+            const { index, name, table } = invalid;
             stop.throwIfAborted();
-            const drop = wanted.has(name) || /_cc(new|old)\d*$/.test(name);
+            const drop = isWanted(invalid) || /_cc(new|old)\d*$/.test(name);
             const statement = drop ? `drop index concurrently if exists ${index}` : `reindex index concurrently ${index}`;
             say({ event: 'repairing', index, statement });
             try {

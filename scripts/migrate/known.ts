@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Sql } from 'postgres';
 import { withConnection } from '../connection.js';
@@ -50,24 +51,29 @@ export async function know(sql: Sql, target: Target, signal?: AbortSignal): Prom
     };
 }
 
-/** An answer that takes longer than this is none. */
-export const probe = async (target: Target, patienceMs = 10_000): Promise<State> => {
+const longestMs = 10_000;
+
+/** An answer that takes longer is none. */
+export const probe = async (target: Target, patienceMs = longestMs, signal?: AbortSignal): Promise<State> => {
+    const limitMs = Math.min(patienceMs, longestMs);
     const late = new AbortController();
-    const reason = new UserError(`no answer within ${patienceMs / 1000} s`, exitCodes.noDatabase);
-    const timer = setTimeout(() => late.abort(reason), patienceMs);
+    const reason = new UserError(`no answer within ${limitMs / 1000} s`, exitCodes.noDatabase);
+    const timer = setTimeout(() => late.abort(reason), limitMs);
+    const either = signal ? AbortSignal.any([signal, late.signal]) : late.signal;
     try {
-        return await withConnection(target.url, async (sql) => (await know(sql, target, late.signal)).read());
+        return await withConnection(target.url, async (sql) => (await know(sql, target, either)).read());
     } finally {
         clearTimeout(timer);
     }
 };
 
-/** `work`, or the signal's reason as soon as it is given: what the server still does is not waited for. */
-async function unless<T>(work: Promise<T>, signal?: AbortSignal): Promise<T> {
+/** `work`, or the signal's reason once it is given and `graceMs` have passed: what the server still does is not waited for. */
+export async function unless<T>(work: Promise<T>, signal?: AbortSignal, graceMs = 0): Promise<T> {
     if (!signal) return work;
     signal.throwIfAborted();
     const given = new AbortController();
-    const stopped = once(signal, 'abort', { signal: given.signal }).then(() => signal.throwIfAborted(), () => {});
+    const stopped = once(signal, 'abort', { signal: given.signal })
+        .then(() => sleep(graceMs, undefined, { signal: given.signal })).then(() => signal.throwIfAborted(), () => {});
     try {
         return await Promise.race([work, stopped.then(() => work)]);
     } finally {

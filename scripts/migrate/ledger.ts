@@ -41,6 +41,9 @@ export interface Unfinished {
 
 export interface InvalidIndex {
     index: string;
+    schema: string;
+    /** Its table is the one that a name without a schema means. */
+    visible: boolean;
     table: string;
     name: string;
 }
@@ -148,7 +151,7 @@ function invalidQuery(indexes: ConcurrentIndex[]): string {
     ));
     return `(
         select coalesce(json_agg(json_build_object('index', format('%I.%I', n.nspname, c.relname), 'table', i.indrelid::regclass,
-            'name', c.relname)), '[]'::json)
+            'name', c.relname, 'schema', n.nspname, 'visible', pg_table_is_visible(t.oid))), '[]'::json)
         from pg_index as i
         join pg_class as c on c.oid = i.indexrelid and c.relkind = 'i'
         join pg_class as t on t.oid = i.indrelid

@@ -33,7 +33,9 @@ export function lintFolder(folder: Folder): Finding[] {
 function versions(files: MigrationFile[]): Finding[] {
     const findings: Finding[] = [];
     const first = new Map<string, string>();
-    for (const { name, version } of files) {
+    let highest: MigrationFile | undefined;
+    for (const file of files) {
+        const { name, version } = file;
         const other = first.get(version);
         if (other) {
             findings.push({
@@ -42,13 +44,13 @@ function versions(files: MigrationFile[]): Finding[] {
             });
         }
         first.set(version, other ?? name);
-        const earlier = files.slice(0, files.findIndex((one) => one.name === name));
-        const before = earlier.find((one) => BigInt(one.version) > BigInt(version));
-        if (before) {
+        if (highest && BigInt(highest.version) > BigInt(version)) {
             findings.push({
                 severity: 'error', rule: 'version-width', file: name,
-                message: `is applied after ${before.name}, whose version is the higher number: names are sorted as text`,
+                message: `is applied after ${highest.name}, whose version is the higher number: names are sorted as text`,
             });
+        } else {
+            highest = file;
         }
     }
     return findings;

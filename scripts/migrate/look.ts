@@ -16,12 +16,13 @@ export interface Look {
 const codes: Record<string, number> = { behind: exitCodes.behind, diverged: exitCodes.diverged };
 
 /** The state, or why it cannot be told: never a change, and no error but of usage. */
-export async function look(target: () => Promise<{ to: Target }>): Promise<Look> {
+export async function look(target: () => Promise<{ to: Target }>, patienceMs?: number, signal?: AbortSignal): Promise<Look> {
     try {
-        const state = await probe((await target()).to);
+        const state = await probe((await target()).to, patienceMs, signal);
         const exitCode = codes[state.state] ?? 0;
         return { name: state.state, ready: isReady(state), exitCode, state, text: reasons(state) };
     } catch (error) {
+        signal?.throwIfAborted();
         if (error instanceof UserError && error.exitCode !== exitCodes.noDatabase) throw error;
         if (!(error instanceof UserError) && !codeOf(error)) throw error;
         const text = error instanceof postgres.PostgresError ? message(error) : (error as Error).message;

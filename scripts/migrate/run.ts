@@ -10,7 +10,7 @@ import { dbmateVersion } from './dbmate.js';
 import { endSessions, fence, runOf, type Run } from './fence.js';
 import { refuseSnapshot, tryGuard } from './guard.js';
 import { repair } from './indexes.js';
-import { know, ownTable, type Known, type Target } from './known.js';
+import { know, ownTable, unless, type Known, type Target } from './known.js';
 import { makeLedger, type Ledger } from './ledger.js';
 import { spelled } from './lint.js';
 import type { Event, Say } from './report.js';
@@ -55,6 +55,8 @@ export interface Held {
 export const defaults = { lockTimeoutMs: 5_000, maxWaitMs: 10 * 60_000, attempts: 10 };
 
 const answerMs = 15_000;
+/** For what runs to end after it was told to. */
+const graceMs = 5_000;
 const packageFile = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
 export const packageVersion = (JSON.parse(packageFile) as { version: string }).version;
 
@@ -82,7 +84,8 @@ async function applyAll(options: Options, held: Held): Promise<Migrated> {
     const { sql, known, run, say } = held;
     const applied: Applied[] = [];
     const versions = { pgEnsure: packageVersion, dbmate: await dbmateVersion() };
-    await makeLedger(sql, known.ledger).then(() => reconcile(sql, known.ledger)).catch((error: unknown) => {
+    const prepared = makeLedger(sql, known.ledger).then(() => reconcile(sql, known.ledger));
+    await unless(prepared, lateAt(held.deadline, known.ledger)).catch((error: unknown) => {
         if (codeOf(error) !== '42501') throw error;
         throw new UserError(`this role may not migrate: 42501: ${(error as Error).message}; set MIGRATION_DATABASE_URL to one that may, `
             + `or let it wait for another: ${known.command('wait')}`);
@@ -96,6 +99,15 @@ async function applyAll(options: Options, held: Held): Promise<Migrated> {
         if (!file) return { state: await readAlone(known), applied, run: run.id };
         applied.push(await applyFile({ ...held, ...limitsOf(options), url: options.url, state, file, versions }));
     }
+}
+
+/** Others may have locked the tables: that is waited for as long as for another runner. */
+function lateAt(deadline: number, { table }: Ledger): AbortSignal {
+    const late = new AbortController();
+    const reason = new UserError(`others have locked ${table} or its history for as long as --max-wait allows: look into pg_locks`,
+        exitCodes.busy);
+    setTimeout(() => late.abort(reason), Math.max(deadline - Date.now(), 0)).unref();
+    return late.signal;
 }
 
 /** The state that others will read when the lock, which is ours, is free. */
@@ -128,15 +140,15 @@ export async function underLock<T extends object>(
     const endWork = (): void => {
         ended = endSessions(sql, known.ledger, run).catch(() => {}); // when it cannot be reached it has ended by itself
     };
-    stop.addEventListener('abort', endWork);
     try {
+        await unless(answering(url), stop);
+        stop.addEventListener('abort', endWork);
         stop.throwIfAborted();
-        await answering(url);
         await refuseSnapshot(sql, guard);
         await fence(sql, known.ledger, run, deadline, stop, (remnant) => say({ event: 'remnant', ...remnant }));
-        return await work({ sql, known, run, pooled, stop, deadline, say });
+        return await unless(work({ sql, known, run, pooled, stop, deadline, say }), stop, graceMs);
     } catch (error) {
-        await ended;
+        await Promise.race([ended, sleep(graceMs, undefined, { ref: false })]);
         throw stop.aborted ? stop.reason : error;
     } finally {
         stop.removeEventListener('abort', endWork);

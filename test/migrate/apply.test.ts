@@ -3,7 +3,7 @@ import format from 'pg-format';
 import { expect, test } from 'vitest';
 import { withConnection } from '../../scripts/connection.js';
 import { withSessions } from '../../scripts/harness/sessions.js';
-import { upCopy } from '../../scripts/migrate/copy.js';
+import { downCopy, upCopy } from '../../scripts/migrate/copy.js';
 import { dbmate } from '../../scripts/migrate/dbmate.js';
 import { runOf } from '../../scripts/migrate/fence.js';
 import { parsedFile, type Section } from '../../scripts/migrate/files.js';
@@ -168,7 +168,7 @@ test('where nobody can tell how far a dead run came, nothing is done until a per
     expect(await go()).toMatchObject({ code: 1, stderr: expect.stringMatching(/pg-ensure resolve 002 --applied --dir .*, or --not-applied/) as string });
     expect(await go('resolve', '002')).toMatchObject({ code: 2 });
     expect(await go('resolve', '009', '--applied')).toMatchObject({ code: 2 });
-    expect(await go('resolve', '001', '--not-applied')).toMatchObject({ code: 2 });
+    expect(await go('resolve', '001', '--not-applied')).toMatchObject({ code: 2, stderr: expect.stringContaining('add --yes') as string });
     expect(await rows(url, 'select n from c')).toEqual([{ n: 0 }]);
     expect((await go('resolve', '002', '--not-applied')).code).toBe(0);
     expect((await go()).code).toBe(0);
@@ -224,6 +224,25 @@ test('rollback takes back the last file when it is told to, and forgets its chec
     expect((await go()).code).toBe(0);
 }));
 
+test('a rollback of a file without transaction takes its row out in its own transaction; resolve ends one that nobody can tell', () => world({
+    '001_a.sql': '-- migrate:up transaction:false\ncreate table a (); create table b ();\n-- migrate:down transaction:false\ndrop table b; drop table a;\n',
+}, async ({ url, folder, go }) => {
+    await migrate({ url, folder });
+    await withConnection(url, async (sql) => {
+        const { ledger, folder: { files: [file] } } = await know(sql, { url, folder });
+        if (!file) throw new Error('no file');
+        // What dbmate sends, and dies before its own statement.
+        await sql.unsafe(downCopy(file, file.down as Section, ledger, runOf(ledger, 'dead', false), { lockTimeoutMs: 1000, watchClient: false })).simple();
+    });
+    expect((await probe({ url, folder })).state).toBe('behind');
+    expect((await go()).code).toBe(0);
+    expect((await go('rollback', '--yes')).code).toBe(0);
+    expect(await rows(url, "select to_regclass('a') as a")).toEqual([{ a: null }]);
+    expect((await go()).code).toBe(0);
+    expect((await go('resolve', '001', '--not-applied', '--yes')).code).toBe(0);
+    expect((await probe({ url, folder })).state).toBe('behind');
+}));
+
 test('with --json a failure is a document too, with the exit code, and stderr has nothing but events', () => world({ '001_a.sql': 'select 1/0;' }, async ({ go }) => {
     const { code, stdout, stderr } = await go('migrate', '--json');
     expect(code).toBe(1);
@@ -270,6 +289,19 @@ test('an invalid index of the same name in another schema is nobody\'s here', ()
     expect((await go('status')).code).toBe(0);
     expect((await go()).code).toBe(0);
     expect(await rows(url, 'select count(*)::int as n from pg_index as i where not i.indisvalid')).toEqual([{ n: 1 }]);
+}));
+
+test('an invalid index is dropped for the file that builds it, not for one of the same name elsewhere', () => world({
+    '001_a.sql': 'create table t (id integer); create schema other; create table other.t (id integer); insert into other.t values (1), (1);',
+    '002_b.sql': noTransaction('create unique index concurrently t_id on other.t (id);'),
+}, async ({ url, folder, go }) => {
+    expect((await go()).code).toBe(1);
+    await rows(url, "insert into schema_migrations values ('002')");
+    write(folder, { '003_c.sql': noTransaction('create unique index concurrently t_id on public.t (id);') });
+    expect(await go()).toMatchObject({ code: 1, stderr: expect.stringContaining('"reindex index concurrently other.t_id" fails: 23505') as string });
+    await rows(url, 'truncate other.t');
+    expect((await go()).code).toBe(0);
+    expect(await rows(url, 'select count(*)::int as n from pg_index as i where i.indisunique and i.indisvalid and i.indrelid::regclass::text in (\'t\', \'other.t\')')).toEqual([{ n: 2 }]);
 }));
 
 test('an index that somebody builds in this moment is no remnant', () => world({

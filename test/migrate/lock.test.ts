@@ -187,16 +187,19 @@ test('control: without the fence and the mark the work of a dead run is done twi
 }));
 
 test('behind a pooler a name left on a connection is not taken for work: whoever has it now is neither waited for nor ended', () =>
-    withEmptyDatabase(({ url }) => withSessions(url, ['app', 'idler'], async ({ app, idler }) => withConnection(url, async (sql) => {
+    withEmptyDatabase(({ url }) => withSessions(url, ['app', 'idler', 'signer'], async ({ app, idler, signer }) => withConnection(url, async (sql) => {
         const { ledger } = await know(sql, { url });
         const fenced = (): Promise<void> => fence(sql, ledger, runOf(ledger, 'new', true), Date.now() + 20_000, new AbortController().signal, () => {});
         await app.run(`set application_name = '${ledger.sessions}/old/pooled - 127.0.0.1:1'`);
         await app.run('begin; select 1');
         await fenced();
+        // A signed statement whose transaction is open is ours, and does nothing: it is ended.
+        await signer.run(`-- migrate:up run:${ledger.sessions}/old/pooled\nbegin; select 1`);
+        await fenced();
         // What was applied directly and does nothing any more is ended.
         await idler.run(`set application_name = '${ledger.sessions}/old'`);
         await fenced();
-        const alive = await sql`select pid from pg_stat_activity where pid in (${app.pid}, ${idler.pid})`;
+        const alive = await sql`select pid from pg_stat_activity where pid in (${app.pid}, ${idler.pid}, ${signer.pid})`;
         expect([...alive]).toEqual([{ pid: app.pid }]);
         expect((await app.attempt('commit')).code).toBe('ok');
     }))));
@@ -209,6 +212,24 @@ test('SIGTERM while it waits for anything is obeyed at once: exit 143, nothing c
     expect((await one.ended).code).toBe(143);
     await holder.run('commit');
     expect(await holder.run('select n from app.counter')).toEqual([{ n: 0 }]);
+}));
+
+test('the driver does not hang up on the lock: neither a lifetime nor idleness ends its connection', () => withGate(async ({ url, folder, holder }) => {
+    const one = start(url, ['migrate', '--dir', folder, '--lock-timeout', '60s'], { env: { PGMAX_LIFETIME: '1', PGIDLE_TIMEOUT: '1' } });
+    await waitsFor(url, holder);
+    await until(url, `select clock_timestamp() - query_start > interval '3 s' from pg_stat_activity where ${holder.pid} = any (pg_blocking_pids(pid))`);
+    await holder.run('commit');
+    expect((await one.ended).code).toBe(0);
+}));
+
+test('SIGTERM while the history is locked is obeyed, and --max-wait holds', () => withGate(async ({ url, folder, holder }) => {
+    await holder.run('lock table public.schema_migrations_history in share mode');
+    const ended = await run(url, ['migrate', '--dir', folder, '--max-wait', '2s']);
+    expect(ended).toMatchObject({ code: 13, stderr: expect.stringContaining('others have locked public.schema_migrations') as string });
+    const one = start(url, ['migrate', '--dir', folder, '--json']);
+    await one.event('locked');
+    one.kill('SIGTERM');
+    expect((await one.ended).code).toBe(143);
 }));
 
 test('dbmate killed under a living runner: what it ran is ended before anything is said, and done once by the next run', () =>
