@@ -73,7 +73,8 @@ export function work(ledger: Ledger, { application }: Run, whose: 'mine' | 'othe
     const is = whose === 'mine' ? 'is true' : 'is false';
     return format(`a.datname = current_database() and a.pid <> pg_backend_pid() and (
         a.application_name like %L and a.application_name not like '%%/pooled%%' and (a.application_name = %L) ${is}
-        or a.state in ('active', 'idle in transaction', 'idle in transaction (aborted)') and a.query like %L and a.query ~ '^[^\n]*/pooled\r?(\n|$)' and (a.query like %L) ${is})`,
+        or a.state in ('active', 'idle in transaction', 'idle in transaction (aborted)') and a.query like %L
+          and a.query ~ '^[^\n]*/pooled\r?(\n|$)' and (a.query like %L) ${is})`,
     `${ledger.sessions}/%`, application, `-- migrate:% run:${ledger.sessions}/%`, `-- migrate:% run:${application}%`);
 }
 
