@@ -162,7 +162,7 @@ export function addMigrationCommands(program: Command, { open, print, complain, 
             const signal = interruption();
             let told = '';
             for (;;) {
-                const found = await look(() => target(options, false), Math.max(deadline - Date.now(), 1_000), signal);
+                const found = await look(() => target(options, false), Math.max(deadline - Date.now(), 5_000), signal);
                 if (found.ready || found.name === 'diverged' || Date.now() > deadline) return report(options, found, true);
                 const reason = `waiting, ${found.name}: ${found.text[0] ?? ''}`;
                 if (reason !== told) say(options)({ event: 'warning', message: reason });
