@@ -62,7 +62,9 @@ export async function applyFile(job: Job): Promise<Applied> {
             || complaint.code === perhapsPassing.code && attempt < perhapsPassing.attempts;
         if (!nothingDone || !again || attempt >= job.attempts) {
             await (nothingDone ? forget(sql, ledger, file, run) : remember(sql, ledger, file, complaint));
-            throw failure(file, complaint, watch.blockers(), attempt, await broken(job));
+            const unknown = nothingDone ? [] : [`how far it came nobody can tell: look, then ${job.known.command(`resolve ${file.version} --applied`)}, `
+                + 'or --not-applied to run it again'];
+            throw failure(file, complaint, watch.blockers(), attempt, [...unknown, ...await broken(job)]);
         }
         say({ event: 'retrying', file: file.name, attempt, code: complaint.code, message: complaint.message });
         await sleep(pause * (0.5 + Math.random()), undefined, { signal: stop });
