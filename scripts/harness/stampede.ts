@@ -14,9 +14,12 @@ export interface Stampede {
     rounds: number;
     isolation: Isolation;
     transaction: boolean;
-    /** The statements of one caller in one round, in one transaction or each on its own. */
-    steps: (caller: number, round: number) => string[];
+    /** The statements of one caller in one round, in one transaction or each on its own; or what decides as it goes. */
+    steps: (caller: number, round: number) => string[] | Act;
 }
+
+/** Statements that depend on what came before, with transactions of their own; what it returns counts as the call's outcome. */
+export type Act = (run: (statement: string) => Promise<Outcome>) => Promise<Outcome>;
 
 export interface Report {
     calls: number;
@@ -70,14 +73,17 @@ export async function stampede(options: Stampede): Promise<Report> {
     }
 }
 
-async function call(client: postgres.Sql, direct: boolean, transaction: boolean, steps: string[]): Promise<Outcome> {
+async function call(client: postgres.Sql, direct: boolean, transaction: boolean, steps: string[] | Act): Promise<Outcome> {
     const run = (statement: string) => settle(client.unsafe(statement).simple());
     const rows: Outcome['rows'] = [];
     let failed: Outcome | undefined;
     if (transaction) await run('begin');
     // Not awaited: the first step is sent behind it, so that no client stands between the barrier and the work.
     const arrived = direct ? run(`select pg_advisory_lock_shared(${gate})`) : undefined;
-    for (const step of steps) {
+    const acted = typeof steps === 'function' ? await steps(run) : undefined;
+    if (acted?.error) failed = acted;
+    rows.push(...acted?.rows ?? []);
+    for (const step of typeof steps === 'function' ? [] : steps) {
         const outcome = await run(step);
         rows.push(...outcome.rows);
         if (outcome.error) {

@@ -93,7 +93,11 @@ export function dropOwn(options: Target & Limits, confirm: Confirm): Promise<{ f
         const rows = await sql.unsafe<{ drop: string }[]>(`
             select format('drop %s %s', case p.prokind when 'p' then 'procedure' else 'function' end, p.oid::regprocedure) as drop
             from pg_proc as p where p.pronamespace = to_regnamespace('ensure') and p.proname ~ '_v\\d+$'`).simple();
-        const statements = [...rows.map(({ drop }) => drop), `delete from ${ledger.sql}`, `delete from ${ledger.history}`];
+        const types = await sql.unsafe<{ drop: string }[]>(`
+            select format('drop type %s', t.oid::regtype) as drop
+            from pg_type as t join pg_class as c on c.oid = t.typrelid and c.relkind = 'c'
+            where t.typnamespace = to_regnamespace('ensure') and t.typname ~ '_v\\d+$'`).simple();
+        const statements = [...rows, ...types].map(({ drop }) => drop).concat(`delete from ${ledger.sql}`, `delete from ${ledger.history}`);
         try {
             await sql.unsafe(`begin; ${statements.join('; ')}; commit`).simple();
         } catch (error) {
