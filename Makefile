@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help node migrate status test chaos bench lint typecheck psql sql start stop clean
+.PHONY: help node migrate status test chaos hunt bench lint typecheck psql sql start stop clean
 
 # A dollar sign in Q reaches the shell as it is.
 override Q := $(value Q)
@@ -22,6 +22,9 @@ test: dist/cli.js ## run the tests (PG=14 to PG=18, PG=all)
 
 chaos: dist/cli.js ## kill migrating replicas for 12 rounds of each kind (about 4 minutes)
 	@PG=$(PG) PG_ENSURE_LONG=1 npm test --silent -- test/migrate/races
+
+hunt: dist/cli.js ## check partitions against the model for long, and race the two-table case 5 times (about 10 minutes)
+	@PG=$(PG) PG_ENSURE_LONG=5 PG_ENSURE_RUNS=60 PG_ENSURE_FIGURES=1 npm test --silent -- test/ensure_partitions/model test/ensure_partitions/tree_races
 
 bench: dist/cli.js ## measure what docs/partitions.md quotes (PG=14 to PG=18)
 	@PG=$(PG) node dist/bench.js

@@ -16,6 +16,18 @@ const milliseconds = async (work: () => PromiseLike<unknown>): Promise<number> =
     return performance.now() - began;
 };
 
+/** Microseconds in the server for one of `count` calls in one statement, the loop itself taken off. */
+async function inServer(statement: string, count = 5000): Promise<number> {
+    const loop = async (body: string): Promise<number> => {
+        const taken: number[] = [];
+        for (let n = 0; n < 5; n++) {
+            taken.push(await milliseconds(() => sql.unsafe(`do $x$ begin for i in 1 .. ${count} loop perform ${body}; end loop; end $x$`)));
+        }
+        return Math.min(...taken);
+    };
+    return ((await loop(statement)) - (await loop('1'))) * 1000 / count;
+}
+
 async function times(count: number, statement: (n: number) => string): Promise<string> {
     const taken: number[] = [];
     for (let n = 0; n < count; n++) taken.push(await milliseconds(() => sql.unsafe(statement(n)).simple()));
@@ -26,7 +38,7 @@ try {
     await migrate({ url: server.url });
     console.log(`PostgreSQL ${server.major}, fsync off, ${cpus().length} x ${cpus()[0]?.model ?? 'unknown'}`);
     console.log(`round trip: ${await times(2000, () => 'select 1')}`);
-    for (const partitions of [10, 100, 1000, 2000]) {
+    for (const partitions of [4, 100, 1000, 4000]) {
         const name = `t${partitions}`;
         await sql.unsafe(`create table ${name} (k bigint primary key, v text) partition by range (k)`);
         let made = 0;
@@ -36,6 +48,9 @@ try {
             }
         });
         console.log(`${partitions} partitions: created in ${(creating / partitions).toFixed(2)} ms each`);
+        await sql.unsafe(`insert into ${name} values (1); analyze ${name}`).simple();
+        const probe = await inServer(`ensure.check_coverage_v1('${name}', '{"k": 1}')`);
+        console.log(`  in the server:   no-op ${(await inServer(`ensure.ensure_partitions_v1('${name}', '10', 1)`)).toFixed(0)} µs, check_coverage_v1 ${probe.toFixed(0)} µs`);
         console.log(`  no-op, one cell: ${await times(2000, (n) => `select from ensure.ensure_partitions_v1('${name}', '10', ${(n % partitions) * 10})`)}`);
         console.log(`  one more:        ${await times(20, (n) => `select from ensure.ensure_partitions_v1('${name}', '10', ${(partitions + n) * 10})`)}`);
         const first: number[] = [];

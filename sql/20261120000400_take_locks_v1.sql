@@ -1,4 +1,39 @@
 -- migrate:up
+create function ensure._lock_one_v1(
+    relation regclass,
+    mode text,
+    queue regclass,
+    at_once boolean
+)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _lock_one_v1: mode is held on relation.
+--
+-- Errors   55P03  not to be had; TABLE_NAME of the error says which
+--          42501  this role may not lock queue itself; another table is left to ATTACH
+begin
+    execute format('lock table only %s in %s mode%s', relation, mode,
+                   case when at_once then ' nowait' end);
+exception
+    when lock_not_available then
+        raise exception using
+            errcode = 'lock_not_available',
+            message = format('could not lock "%s" in %s mode', relation, mode),
+            table = relation::text;
+    when insufficient_privilege then
+        if relation = queue then
+            raise;
+        end if;
+end
+$fn$;
+
+comment on function ensure._lock_one_v1(regclass, text, regclass, boolean) is
+    'Mode is held on relation.';
+
 create function ensure._take_locks_v1(
     relations regclass[],
     modes text[],
@@ -25,6 +60,8 @@ as $fn$
 -- Rights   ATTACH may lock tables that LOCK TABLE may not: those are left to it
 declare
     v_left numeric;
+    v_modes record;
+    v_one regclass;
 begin
     if first_wait > 0 then
         perform set_config('lock_timeout', format('%sms', first_wait), true);
@@ -37,21 +74,21 @@ begin
         perform set_config('lock_timeout',
                            format('%sms', ceil(least(first_wait, greatest(v_left, 1)))), true);
     end if;
-    for v_at in 1 .. cardinality(relations) loop
+    perform ensure._lock_one_v1(relations[1], modes[1], queue, first_wait = 0);
+    for v_modes in
+        select m.mode, string_agg(format('only %s', m.relation), ', ' order by m.place) as tables,
+               array_agg(m.relation order by m.place) as relations
+        from unnest(relations, modes) with ordinality as m (relation, mode, place)
+        where m.place > 1
+        group by m.mode
+        order by min(m.place)
+    loop
         begin
-            execute format('lock table only %s in %s mode%s', relations[v_at], modes[v_at],
-                           case when v_at > 1 or first_wait = 0 then ' nowait' end);
-        exception
-            when lock_not_available then
-                raise exception using
-                    errcode = 'lock_not_available',
-                    message = format('could not lock "%s" in %s mode',
-                                     relations[v_at], modes[v_at]),
-                    table = relations[v_at]::text;
-            when insufficient_privilege then
-                if relations[v_at] = queue then
-                    raise;
-                end if;
+            execute format('lock table %s in %s mode nowait', v_modes.tables, v_modes.mode);
+        exception when lock_not_available or insufficient_privilege then
+            foreach v_one in array v_modes.relations loop -- which?
+                perform ensure._lock_one_v1(v_one, v_modes.mode, queue, true);
+            end loop;
         end;
     end loop;
     perform set_config('lock_timeout', '50ms', true);
@@ -62,8 +99,8 @@ comment on function ensure._take_locks_v1(regclass[], text[], regclass, integer,
     'modes[i] is held on relations[i]; waits for the first, never while holding one.';
 
 create function ensure._first_wait_v1(
-    relation regclass,
-    mode text,
+    relations regclass[],
+    modes text[],
     max_block interval,
     until timestamptz,
     patient boolean
@@ -79,24 +116,28 @@ as $fn$
 -- Returns  the least of max_block, the caller's own lock_timeout and what is left until then. With
 --          patient, nothing but autovacuum in the way and time for it: a little past
 --          deadlock_timeout, since autovacuum gives way to nobody who waits less
--- Errors   NS006  a concurrent index build is in the way: it would wait for us while we wait for it
+-- Errors   NS006  a concurrent index build is in the way of one: it would wait for us while we wait
 declare
     v_autovacuum boolean;
     v_builds text;
+    v_built regclass;
     v_left numeric := extract(epoch from until - clock_timestamp());
     v_wait numeric := least(extract(epoch from max_block), v_left,
                             nullif(extract(epoch from
                                            current_setting('lock_timeout')::interval), 0));
     v_patience numeric := extract(epoch from current_setting('deadlock_timeout')::interval) + 0.2;
 begin
-    select bool_and(b.autovacuum), string_agg(b.holder, '; ') filter (where b.index_build)
-    into v_autovacuum, v_builds
-    from ensure._blockers_v1(array[relation], array[mode]) as b;
+    perform pg_stat_clear_snapshot(); -- else who is at work is what the first attempt saw
+    select bool_and(b.autovacuum) filter (where b.relation = relations[1]),
+           string_agg(b.holder, '; ') filter (where b.index_build),
+           min(b.relation::oid) filter (where b.index_build)
+    into v_autovacuum, v_builds, v_built
+    from ensure._blockers_v1(relations, modes) as b;
 
     if v_builds is not null then
         raise exception using
             errcode = 'NS006',
-            message = format('"%s" is locked by a concurrent index build', relation),
+            message = format('"%s" is locked by a concurrent index build', v_built),
             detail = format('Held by %s.', v_builds),
             hint = 'Call again when the index build has ended.';
     elsif patient and v_autovacuum and v_patience < v_left then
@@ -106,8 +147,31 @@ begin
 end
 $fn$;
 
-comment on function ensure._first_wait_v1(regclass, text, interval, timestamptz, boolean) is
+comment on function ensure._first_wait_v1(regclass[], text[], interval, timestamptz, boolean) is
     'For how many milliseconds an attempt may wait for its first lock.';
+
+create function ensure._has_written_v1()
+returns boolean
+language sql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _has_written_v1: whether others may be waiting for something that this transaction wrote.
+--
+-- Returns  true when it has a lock on a table that goes with writing, also after LOCK TABLE or a
+--          write that met no row. What a savepoint undid has given its locks back; a sequence is
+--          nothing that others wait for
+select exists (select
+               from pg_locks as l
+               left join pg_class as c on c.oid = l.relation
+               where l.pid = pg_backend_pid() and l.locktype = 'relation' and l.granted
+                 and l.mode not in ('AccessShareLock', 'SIReadLock')
+                 and c.relkind is distinct from 'S')
+$fn$;
+
+comment on function ensure._has_written_v1() is
+    'Whether others may be waiting for something that this transaction wrote.';
 
 create function ensure._pause_v1(
     relations regclass[],
@@ -137,14 +201,20 @@ begin
         return;
     end if;
 
-    select string_agg(distinct b.holder, '; ') into v_holders
-    from ensure._blockers_v1(relations, modes) as b;
+    perform pg_stat_clear_snapshot();
+    select string_agg(h.holder, '; ') into v_holders
+    from (select concat(min(b.holder), case when count(*) > 1
+                                            then format(' and %s more', count(*) - 1) end) as holder
+          from ensure._blockers_v1(relations, modes) as b
+          group by regexp_replace(b.holder, ' \([A-Za-z]+ on .*$', '')
+          order by 1
+          limit 5) as h;
     raise exception using
         errcode = case when written then 'NS003' else 'lock_not_available' end,
         message = case when written
                        then format('%s, and this transaction has already written', problem)
                        else problem end,
-        detail = format('Gave up after %s attempts. %s', tries,
+        detail = format('Attempts: %s. %s', tries,
                         coalesce('In the way: ' || v_holders || '.',
                                  'What was in the way is not there now.')),
         hint = concat_ws(' ',
@@ -163,5 +233,7 @@ comment on function ensure._pause_v1(regclass[], text[], text, boolean, integer,
 
 -- migrate:down
 drop function ensure._pause_v1(regclass[], text[], text, boolean, integer, timestamptz);
-drop function ensure._first_wait_v1(regclass, text, interval, timestamptz, boolean);
+drop function ensure._has_written_v1();
+drop function ensure._first_wait_v1(regclass[], text[], interval, timestamptz, boolean);
 drop function ensure._take_locks_v1(regclass[], text[], regclass, integer, timestamptz);
+drop function ensure._lock_one_v1(regclass, text, regclass, boolean);

@@ -1,5 +1,6 @@
+import postgres from 'postgres';
 import { describe, expect, test } from 'vitest';
-import { withSessions, type Session } from '../../scripts/harness/sessions.js';
+import { connectOptions, withSessions, type Session } from '../../scripts/harness/sessions.js';
 import { expectError, major, surroundings, withOwner, withTestDatabase } from '../context.js';
 import { withoutGuard } from '../mutate.js';
 
@@ -63,21 +64,21 @@ describe('the grid', () => {
         withOwner(async (owner) => {
             await owner.run(parent('integer'));
             expect(await ensure(owner, "'t', '10', 5, 20, 1")).toEqual([
-                't_p0 0 10 created', 't_p10 10 20 created', 't_p20 20 30 created', 't_p30 30 40 created']);
+                't_0000000000000 0 10 created', 't_0000000000010 10 20 created', 't_0000000000020 20 30 created', 't_0000000000030 30 40 created']);
         }));
 
     test('days are counted on the clock of zone, through a change of clocks and a skipped day, without a hole', () =>
         withOwner(async (owner) => {
             await owner.run(parent('timestamptz', 'berlin'));
             expect(await ensure(owner, "'berlin', '1 day', '2026-03-28', '2026-03-30', zone => 'Europe/Berlin'")).toEqual([
-                'berlin_p20260328 2026-03-27 23:00:00+00 2026-03-28 23:00:00+00 created',
-                'berlin_p20260329 2026-03-28 23:00:00+00 2026-03-29 22:00:00+00 created',
-                'berlin_p20260330 2026-03-29 22:00:00+00 2026-03-30 22:00:00+00 created']);
+                'berlin_2026_03_28 2026-03-27 23:00:00+00 2026-03-28 23:00:00+00 created',
+                'berlin_2026_03_29 2026-03-28 23:00:00+00 2026-03-29 22:00:00+00 created',
+                'berlin_2026_03_30 2026-03-29 22:00:00+00 2026-03-30 22:00:00+00 created']);
             await owner.run(parent('timestamptz', 'apia'));
             expect(await ensure(owner, "'apia', '1 day', '2011-12-29', ahead => 2, zone => 'Pacific/Apia'")).toEqual([
-                'apia_p20111229 2011-12-29 10:00:00+00 2011-12-30 10:00:00+00 created',
-                'apia_p20111231 2011-12-30 10:00:00+00 2011-12-31 10:00:00+00 created',
-                'apia_p20120101 2011-12-31 10:00:00+00 2012-01-01 10:00:00+00 created']);
+                'apia_2011_12_29 2011-12-29 10:00:00+00 2011-12-30 10:00:00+00 created',
+                'apia_2011_12_31 2011-12-30 10:00:00+00 2011-12-31 10:00:00+00 created',
+                'apia_2012_01_01 2011-12-31 10:00:00+00 2012-01-01 10:00:00+00 created']);
             for (const value of ['2026-10-25 00:30:00+00', '2026-10-25 01:30:00+00', '2026-10-24 21:59:59+00', '2026-10-24 22:00:00+00']) {
                 await ensure(owner, `'berlin', '1 day', '${value}', zone => 'Europe/Berlin'`);
                 await owner.run(`insert into berlin values ('${value}')`);
@@ -118,8 +119,8 @@ describe('what is there', () => {
     test('a wider partition that contains cells is returned once, as it is, whatever its name', () =>
         withOwner(async (owner) => {
             await owner.run(`${parent('integer')}; create table odd partition of t for values from (minvalue) to (100)`);
-            expect(await ensure(owner, "'t', '10', 5, 105")).toEqual(['odd MINVALUE 100 exists', 't_p100 100 110 created']);
-            expect(await ensure(owner, "'t', '10', 5, 105")).toEqual(['odd MINVALUE 100 exists', 't_p100 100 110 exists']);
+            expect(await ensure(owner, "'t', '10', 5, 105")).toEqual(['odd MINVALUE 100 exists', 't_0000000000100 100 110 created']);
+            expect(await ensure(owner, "'t', '10', 5, 105")).toEqual(['odd MINVALUE 100 exists', 't_0000000000100 100 110 exists']);
         }));
 
     test('a partition that overlaps a cell is refused with both bounds, and nothing is created', () =>
@@ -135,9 +136,9 @@ describe('what is there', () => {
         withOwner(async (owner) => {
             await owner.run(parent('integer'));
             await ensure(owner, "'t', '10', 0, 19");
-            await owner.run('alter table t_p0 rename to renamed');
-            expect(await ensure(owner, "'t', '10', 0, 19")).toEqual(['renamed 0 10 exists', 't_p10 10 20 exists']);
-            await owner.run('alter table t detach partition t_p10; alter table t attach partition t_p10 for values from (10) to (15)');
+            await owner.run('alter table t_0000000000000 rename to renamed');
+            expect(await ensure(owner, "'t', '10', 0, 19")).toEqual(['renamed 0 10 exists', 't_0000000000010 10 20 exists']);
+            await owner.run('alter table t detach partition t_0000000000010; alter table t attach partition t_0000000000010 for values from (10) to (15)');
             expectError(await owner.attempt("select ensure.ensure_partitions_v1('t', '10', 10)"), 'NS001');
         }));
 
@@ -145,17 +146,17 @@ describe('what is there', () => {
         withOwner(async (owner) => {
             await owner.run(parent('integer'));
             await ensure(owner, "'t', '10', 10");
-            await owner.run('alter table t detach partition t_p10; alter table t attach partition t_p10 for values from (10) to (15)');
-            await withoutGuard(owner, '_find_partitions_v1', /and ensure\._bounds_v1.*\n.*\n/, '');
-            expect(await ensure(owner, "'t', '10', 10")).toEqual(['t_p10 10 20 exists']);
+            await owner.run('alter table t detach partition t_0000000000010; alter table t attach partition t_0000000000010 for values from (10) to (15)');
+            await withoutGuard(owner, '_find_partitions_v1', 'if v_row.bound = v_bound', 'if true');
+            expect(await ensure(owner, "'t', '10', 10")).toEqual(['t_0000000000010 10 20 exists']);
         }));
 
     test('a name taken by something else, table or type, leads to another name', () =>
         withOwner(async (owner) => {
-            await owner.run(`${parent('integer')}; create table t_p0 (); create type t_p10 as (a int)`);
+            await owner.run(`${parent('integer')}; create table t_0000000000000 (); create type t_0000000000010 as (a int)`);
             const lines = await ensure(owner, "'t', '10', 0, 19");
-            expect(lines[0]).toMatch(/^t_p0_[0-9a-f]{8} 0 10 created$/);
-            expect(lines[1]).toMatch(/^t_p10_[0-9a-f]{8} 10 20 created$/);
+            expect(lines[0]).toMatch(/^t_0000000000000_[0-9a-f]{8} 0 10 created$/);
+            expect(lines[1]).toMatch(/^t_0000000000010_[0-9a-f]{8} 10 20 created$/);
             expect(await ensure(owner, "'t', '10', 0, 19")).toEqual(lines.map((line) => line.replace(/created$/, 'exists')));
             await owner.run(`alter table t detach partition ${lines[0]?.split(' ')[0]}`);
             expectError(await owner.attempt("select ensure.ensure_partitions_v1('t', '10', 0)"), 'NS007');
@@ -164,7 +165,7 @@ describe('what is there', () => {
     test('long, multi-byte and quoted names: two parents that share 57 bytes get partitions of their own', () =>
         withOwner(async (owner) => {
             const names = ['a', 'b'].map((last) => `${'x'.repeat(56)}${last}`);
-            names.push(`${'ü'.repeat(29)}"a`, `Mixed Case.and.dots`, `per%sent`);
+            names.push(`${'ü'.repeat(29)}"a`, `Mixed Case.and.dots`, `per%sent`, 'select', 'user');
             for (const name of names) {
                 const quoted = `"${name.replaceAll('"', '""')}"`;
                 await owner.run(`create table ${quoted} (k date) partition by range (k)`);
@@ -181,30 +182,30 @@ describe('what is there', () => {
             await owner.run(parent('integer'));
             await ensure(owner, "'t', '10', 0");
             await reader.run('begin; select * from t');
-            const detach = owner.start('alter table t detach partition t_p0 concurrently');
+            const detach = owner.start('alter table t detach partition t_0000000000000 concurrently');
             await detach.blockedBy(reader);
             await reader.run('commit');
             await detach.outcome();
-            await owner.run('alter table t attach partition t_p0 for values from (0) to (10)');
+            await owner.run('alter table t attach partition t_0000000000000 for values from (0) to (10)');
             await reader.run('begin; select * from t');
-            const cancelled = owner.start('alter table t detach partition t_p0 concurrently');
+            const cancelled = owner.start('alter table t detach partition t_0000000000000 concurrently');
             await cancelled.blockedBy(reader);
             await reader.run(`select pg_cancel_backend(${owner.pid})`);
             expect((await cancelled.outcome()).code).toBe('57014');
             await reader.run('commit');
             const error = expectError(await owner.attempt("select ensure.ensure_partitions_v1('t', '10', 0)"), 'NS005');
             expect(error.hint).toContain('FINALIZE');
-            await owner.run('alter table t detach partition t_p0 finalize; drop table t_p0');
-            expect(await ensure(owner, "'t', '10', 0")).toEqual(['t_p0 0 10 created']);
+            await owner.run('alter table t detach partition t_0000000000000 finalize; drop table t_0000000000000');
+            expect(await ensure(owner, "'t', '10', 0")).toEqual(['t_0000000000000 0 10 created']);
         })));
 
     test('rows in the default partition are an error before anything is locked; without them it works', () =>
         withOwner(async (owner) => {
             await owner.run(`${parent('integer')}; create table rest partition of t default; insert into t values (5)`);
             const error = expectError(await owner.attempt("select ensure.ensure_partitions_v1('t', '10', 0, 19)"), 'NS004');
-            expect(error.detail).toContain('Rows: 1.');
+            expect(error.detail).toContain('Rows: 1, keys from 5 to 5');
             expect(await partitions(owner, 't')).toHaveLength(1);
-            expect(await ensure(owner, "'t', '10', 10")).toEqual(['t_p10 10 20 created']);
+            expect(await ensure(owner, "'t', '10', 10")).toEqual(['t_0000000000010 10 20 created']);
         }));
 
     test('a partition from the least value of the type serves the cell that begins there', () =>
@@ -222,25 +223,24 @@ describe('what is there', () => {
             }
             if (major >= 18) await owner.run('drop table t; create table t (k int, r int4range, primary key (k, r without overlaps)) partition by range (k)');
             await ensure(owner, "'t', '10', 0");
-            expect(await owner.run("select count(*)::int as n from pg_index where indrelid = 't_p0'::regclass")).toEqual([{ n: 1 }]);
+            expect(await owner.run("select count(*)::int as n from pg_index where indrelid = 't_0000000000000'::regclass")).toEqual([{ n: 1 }]);
         }));
 
-    /** Half seconds, which the key's type modifier rounds when they become bounds. */
-    const rounded = "select lower_bound from ensure.ensure_partitions_v1('t', '1 hour', '2026-01-01', origin => '2026-01-01 00:00:00.5')";
+    const rounded = "select partition::text from ensure.ensure_list_partitions_v1('t', array[1.555])";
 
-    test('bounds that the type modifier of the key rounds are NS001, and nothing is created', () =>
+    test('a value that the type modifier of the key rounds is NS001, and nothing is created', () =>
         withOwner(async (owner) => {
-            await owner.run(parent('timestamptz(0)'));
+            await owner.run('create table t (k numeric(10, 2)) partition by list (k)');
             expectError(await owner.attempt(rounded), 'NS001');
             expect(await partitions(owner, 't')).toEqual([]);
         }));
 
-    test('negative control: without reading the new partition back it is called there with bounds it does not have', () =>
+    test('negative control: without reading the new partition back it is called there with a value it does not have', () =>
         withOwner(async (owner) => {
-            await owner.run(parent('timestamptz(0)'));
-            await withoutGuard(owner, '_attach_partition_v1', 'if not exists (select from pg_inherits', 'if false and not exists (select from pg_inherits');
-            const [row] = await owner.run(rounded);
-            expect((await partitions(owner, 't'))[0]).not.toContain(String(row?.lower_bound));
+            await owner.run('create table t (k numeric(10, 2)) partition by list (k)');
+            await withoutGuard(owner, '_finish_partition_v1', 'if v_same is not true then', 'if false then');
+            await owner.run(rounded);
+            expect((await partitions(owner, 't'))[0]).toContain('IN (1.56)');
         }));
 
     test('a copy carries what readers and writers notice: keys, checks, defaults, identity, foreign keys, owner, tablespace', () =>
@@ -259,10 +259,148 @@ describe('what is there', () => {
             for (const bad of ["insert into t (k, c) values (3, '')", 'insert into t (k, r) values (3, 9)', 'delete from t']) {
                 expect((await owner.attempt(bad)).code).toMatch(/^23/);
             }
-            expect(await owner.run(`select count(*)::int as indexes from pg_index where indrelid = 't_p0'::regclass`))
+            expect(await owner.run(`select count(*)::int as indexes from pg_index where indrelid = 't_0000000000000'::regclass`))
                 .toEqual([{ indexes: 2 }]);
         }));
 });
+
+describe('another grid', () => {
+    test('a cell that several partitions make up is there, without regrid as well', () =>
+        withOwner(async (owner) => {
+            await owner.run(parent('integer'));
+            await ensure(owner, "'t', '10', 20, 39");
+            const filled = await ensure(owner, "'t', '100', 5, regrid => true");
+            expect(filled.map((line) => line.replace(/^\S+ /, ''))).toEqual(['0 20 created', '20 30 exists', '30 40 exists', '40 100 created']);
+            expect(await ensure(owner, "'t', '100', 5")).toEqual(filled.map((line) => line.replace(/created$/, 'exists')));
+            expect(await owner.run("select finding from ensure.check_partitions_v1('t', '100', 5)")).toEqual([]);
+        }));
+
+    test('beside cells of another step or origin it is NS008 with both ranges; regrid begins it, and fills exactly what is left', () =>
+        withOwner(async (owner) => {
+            await owner.run(parent('date'));
+            await ensure(owner, "'t', '1 month', '2026-11-21'");
+            const error = expectError(await owner.attempt("select ensure.ensure_partitions_v1('t', '1 day', '2026-12-05')"), 'NS008');
+            expect(error.detail).toContain('from 2026-11-01 to 2026-12-01');
+            expect(error.detail).toContain('from 2026-12-05 to 2026-12-06');
+            expectError(await owner.attempt("select ensure.ensure_partitions_v1('t', '1 month', '2026-12-20', origin => '2026-01-15')"), 'NS008');
+            expect(await partitions(owner, 't')).toHaveLength(1);
+            expect(await ensure(owner, "'t', '1 week', '2026-11-30', regrid => true")).toEqual([
+                't_2026_11 2026-11-01 2026-12-01 exists', 't_2026_11_30 2026-12-01 2026-12-07 created']);
+        }));
+
+    test('a partition with an open end, for old rows, is no neighbour', () =>
+        withOwner(async (owner) => {
+            await owner.run(`${parent('integer')}; create table old partition of t for values from (minvalue) to (7)`);
+            expect(await ensure(owner, "'t', '10', 10")).toEqual(['t_0000000000010 10 20 created']);
+        }));
+
+    test('negative control: without the look at neighbours the table becomes a mixture', () =>
+        withOwner(async (owner) => {
+            await owner.run(parent('date'));
+            await ensure(owner, "'t', '1 month', '2026-11-21'");
+            await withoutGuard(owner, '_check_missing_v1', 'elsif v_group.grid is not null', 'elsif false');
+            expect(await ensure(owner, "'t', '1 day', '2026-12-05'")).toEqual(['t_2026_12_05 2026-12-05 2026-12-06 created']);
+        }));
+});
+
+describe('a table of the derived name that is attached nowhere', () => {
+    const orphan = 'create table t_0000000000000 (v text, k int not null)';
+    const leaf = async (owner: Session): Promise<string> => (await ensure(owner, "'t', '10', 5"))[0] ?? '';
+    const setup = 'create table t (k int not null, v text) partition by range (k)';
+
+    test('empty and with the same columns it is attached, with the privileges of the parent', () =>
+        withOwner(async (owner) => {
+            await owner.run(`${setup}; grant select on t to public; ${orphan}`);
+            expect(await leaf(owner)).toBe('t_0000000000000 0 10 attached');
+            expect(await leaf(owner)).toBe('t_0000000000000 0 10 exists');
+            await owner.run("insert into t values (7, 'x')");
+            expect(await owner.run("select relacl::text like '%=r/%' as readable from pg_class where oid = 't_0000000000000'::regclass"))
+                .toEqual([{ readable: true }]);
+        }));
+
+    test('negative control: one that holds rows would come back, though it may have been detached on purpose', () =>
+        withOwner(async (owner) => {
+            await owner.run(`${setup}; ${orphan}; insert into t_0000000000000 values ('x', 5)`);
+            await withoutGuard(owner, '_orphan_v1', 'and pg_relation_size(o.oid) = 0');
+            expect(await leaf(owner)).toBe('t_0000000000000 0 10 attached');
+        }));
+
+    test.each([
+        ['rows, even such that fit', `${orphan}; insert into t_0000000000000 values ('x', 5)`],
+        ['a check of its own', 'create table t_0000000000000 (v text, k int not null check (k < 5))'],
+        ['a unique index', 'create table t_0000000000000 (v text unique, k int not null)'],
+        ['an identity', 'create table t_0000000000000 (v text, k int not null generated always as identity)'],
+        ['another column', 'create table t_0000000000000 (v text, k int not null, more int)'],
+        ['another type', 'create table t_0000000000000 (v varchar, k int not null)'],
+        ['a trigger', `${orphan}; create function f() returns trigger language plpgsql as 'begin return new; end';
+                       create trigger g before insert on t_0000000000000 for each row execute function f()`],
+        ['a rule', `${orphan}; create rule r as on insert to t_0000000000000 do instead nothing`],
+        ['row security', `${orphan}; alter table t_0000000000000 enable row level security`],
+        ['a child of its own', `${orphan}; create table child () inherits (t_0000000000000)`],
+        ['no logging', orphan.replace('create table', 'create unlogged table')],
+    ])('with %s it stays as it is, and the partition gets another name', (_what, orphaned) =>
+        withOwner(async (owner) => {
+            await owner.run(`${setup}; ${orphaned}`);
+            expect(await leaf(owner)).toMatch(/^t_0000000000000_[0-9a-f]{8} 0 10 created$/);
+            expect(await owner.run("select count(*)::int as n from pg_inherits where inhrelid = 't_0000000000000'::regclass")).toEqual([{ n: 0 }]);
+        }));
+
+    test('of another owner it is left alone, even where a superuser calls', (context) =>
+        withTestDatabase(({ url, admin }) => {
+            if (!surroundings.superuser) context.skip('the role of DATABASE_URL is no superuser');
+            return withSessions(admin, ['dba'], ({ dba }) => withSessions(url, ['owner'], async ({ owner }) => {
+                await owner.run(setup);
+                await dba.run(orphan);
+                expect((await ensure(dba, "'t', '10', 5"))[0]).toMatch(/t_0000000000000_[0-9a-f]{8} 0 10 created$/);
+            }));
+        }));
+});
+
+test('a call that finds its partition reads as many pages with 400 partitions as with 4', () =>
+    withOwner(async (owner) => {
+        const pages = async (): Promise<number> => {
+            const [row] = await owner.run("explain (analyze, buffers, format json) select * from ensure.ensure_partitions_v1('t', '10', 5)");
+            const found = row?.['QUERY PLAN'];
+            const [{ Plan }] = (typeof found === 'string' ? JSON.parse(found) : found) as [{ Plan: Record<string, number> }];
+            return (Plan['Shared Hit Blocks'] ?? 0) + (Plan['Shared Read Blocks'] ?? 0);
+        };
+        await owner.run(parent('integer'));
+        await ensure(owner, "'t', '10', 0, 39");
+        await pages();
+        const few = await pages();
+        await ensure(owner, "'t', '10', 40, 3999");
+        await pages();
+        expect(await pages()).toBeLessThan(few * 1.2 + 4); // an index may be one level higher
+        await owner.run('alter table t_0000000000000 rename to odd');
+        await pages();
+        expect(await pages(), 'control: without our name all are read').toBeGreaterThan(few * 2);
+    }));
+
+test('with ensure.log each statement that changes the schema is shown', () =>
+    withTestDatabase(async ({ url }) => {
+        const seen: string[] = [];
+        const shown = (): string[] => seen.filter((line) => /^(create|alter) table/.test(line));
+        const sql = postgres(url, { ...connectOptions, onnotice: ({ message }) => void seen.push(String(message)) });
+        try {
+            await sql.unsafe(`${parent('integer')}; set ensure.log = 'notice'`).simple();
+            await sql.unsafe("select ensure.ensure_partitions_v1('t', '10', 5)").simple();
+            expect(shown()).toHaveLength(2);
+            await sql.unsafe("select ensure.ensure_partitions_v1('t', '10', 5)").simple();
+            expect(shown()).toHaveLength(2);
+        } finally {
+            await sql.end();
+        }
+    }));
+
+test('called while a cursor reads the parent it creates, or is 55006 with advice where PostgreSQL holds the parent open', () =>
+    withOwner(async (owner) => {
+        await owner.run(parent('integer'));
+        await ensure(owner, "'t', '10', 0");
+        await owner.run('begin; declare c cursor for select * from t; fetch 1 from c');
+        const outcome = await owner.attempt("select ensure.ensure_partitions_v1('t', '10', 10)");
+        if (outcome.code !== 'ok') expect(expectError(outcome, '55006').hint).toContain('cursor');
+        await owner.run('rollback');
+    }));
 
 test('called from a trigger on the parent it is 55006 and says to call before', () =>
     withOwner(async (owner) => {
@@ -282,12 +420,12 @@ describe('rights and switches', () => {
             await ensure(owner, "'t', '10', 0");
             for (const off of ['off', 'false', '0', 'of']) {
                 await owner.run(`set ensure.ddl = '${off}'`);
-                expect(await ensure(owner, "'t', '10', 0")).toEqual(['t_p0 0 10 exists']);
+                expect(await ensure(owner, "'t', '10', 0")).toEqual(['t_0000000000000 0 10 exists']);
                 const error = expectError(await owner.attempt("select ensure.ensure_partitions_v1('t', '10', 10)"), 'NS002');
                 expect(error.message).toContain('ensure.ddl');
             }
             await owner.run('reset ensure.ddl');
-            expect(await ensure(owner, "'t', '10', 10")).toEqual(['t_p10 10 20 created']);
+            expect(await ensure(owner, "'t', '10', 10")).toEqual(['t_0000000000010 10 20 created']);
         }));
 
     test('ensure.ddl = off set on the database by a superuser holds for sessions that begin later', (context) =>
@@ -305,7 +443,7 @@ describe('rights and switches', () => {
             await owner.run(parent('integer'));
             await ensure(owner, "'t', '10', 0");
             await owner.run('begin read only');
-            expect(await ensure(owner, "'t', '10', 0")).toEqual(['t_p0 0 10 exists']);
+            expect(await ensure(owner, "'t', '10', 0")).toEqual(['t_0000000000000 0 10 exists']);
             expect(await owner.run('select pg_current_xact_id_if_assigned() as xid')).toEqual([{ xid: null }]);
             const { hint } = expectError(await owner.attempt("select ensure.ensure_partitions_v1('t', '10', 10)"), '25006');
             expect(hint).toBe('Call in a read-write transaction.');
@@ -324,10 +462,10 @@ describe('rights and switches', () => {
                             grant usage on schema ensure, app to ${stranger}`);
                         await ensure(owner, "'app.t', '10', 0");
                         expect((await dba.attempt(`set role ${member}; select ensure.ensure_partitions_v1('app.t', '10', 10)`)).code).toBe('ok');
-                        expect(await owner.run("select pg_get_userbyid(relowner) as owner from pg_class where oid = 'app.t_p10'::regclass"))
+                        expect(await owner.run("select pg_get_userbyid(relowner) as owner from pg_class where oid = 'app.t_0000000000010'::regclass"))
                             .toEqual([{ owner: surroundings.server.owner }]);
                         await dba.run(`set role ${stranger}`);
-                        expect(await ensure(dba, "'app.t', '10', 0")).toEqual(['app.t_p0 0 10 exists']);
+                        expect(await ensure(dba, "'app.t', '10', 0")).toEqual(['app.t_0000000000000 0 10 exists']);
                         const error = expectError(await dba.attempt("select ensure.ensure_partitions_v1('app.t', '10', 20)"), '42501');
                         expect(error.message).toContain('from 20 to 30 is missing');
                         expect(error.hint).toContain(`GRANT ${surroundings.server.owner} TO ${stranger}`);
@@ -351,8 +489,8 @@ describe('rights and switches', () => {
                 await owner.run('begin');
                 expect((await owner.attempt('lock table other.ref in share row exclusive mode')).code).toBe('42501');
                 await owner.run('rollback');
-                expect(await ensure(owner, "'other.t', '10', 0")).toEqual(['other.t_p0 0 10 created']);
-                await withoutGuard(dba, '_take_locks_v1', 'if relations[v_at] = queue then', 'if true then');
+                expect(await ensure(owner, "'other.t', '10', 0")).toEqual(['other.t_0000000000000 0 10 created']);
+                await withoutGuard(dba, '_lock_one_v1', 'if relation = queue then', 'if true then');
                 expect((await owner.attempt("select ensure.ensure_partitions_v1('other.t', '10', 10)")).code).toBe('42501');
                 await dba.run(`revoke create on schema other from ${name}`);
                 const { hint } = expectError(await owner.attempt("select ensure.ensure_partitions_v1('other.t', '10', 10)"), '42501');

@@ -46,7 +46,7 @@ const held = `
            upper(trim(regexp_replace(replace(l.mode, 'Lock', ''), '([A-Z])', ' \\1', 'g'))) as mode
     from pg_locks as l join pg_class as c on c.oid = l.relation
     where l.pid = pg_backend_pid() and l.locktype = 'relation' and c.oid >= 16384 and c.relkind in ('r', 'p')
-      and l.relation <> 't_p0'::regclass and l.mode not in ('AccessShareLock', 'RowShareLock')
+      and l.relation <> 't_0000000000000'::regclass and l.mode not in ('AccessShareLock', 'RowShareLock')
     order by 1, 2`;
 
 describe('what a creating call holds until commit is what docs/locks.md says', () => {
@@ -64,8 +64,8 @@ describe('what a creating call holds until commit is what docs/locks.md says', (
                 .filter((line) => !line.endsWith(' none'));
             expect(measured).toEqual(expected.sort());
             expect(expected).not.toEqual([]);
-            await owner.run(`rollback; begin; create table t_p0 (like t including all);
-                             alter table t attach partition t_p0 for values from (0) to (10)`);
+            await owner.run(`rollback; begin; create table t_0000000000000 (like t including all);
+                             alter table t attach partition t_0000000000000 for values from (0) to (10)`);
             const attach = (await owner.run(held)).map(({ relation, mode }) => `${String(relation)} ${String(mode)}`);
             expect(measured, 'no more than ATTACH PARTITION itself').toEqual(attach);
         })));

@@ -38,7 +38,7 @@ describe.each(isolationLevels)('%s', (isolation) => {
                     expect(report.outcomes.filter(({ rows }) => rows[0]?.outcome === 'created')).toHaveLength(rounds);
                     expect(report.outcomes.filter(({ rows }) => rows[0]?.outcome === 'exists')).toHaveLength((callers - 1) * rounds);
                     expect(await dba.run(exactlyOnce)).toEqual([{
-                        partitions: rounds, ranges: rounds, first: "events_p0 FOR VALUES FROM ('0') TO ('100')",
+                        partitions: rounds, ranges: rounds, first: "events_0000000000000 FOR VALUES FROM ('0') TO ('100')",
                     }]);
                     expect(await dba.run('select count(*)::int as n, count(distinct id)::int as ids from app.events'))
                         .toEqual([{ n: callers * rounds, ids: callers * rounds }]);
@@ -65,7 +65,7 @@ describe.each(isolationLevels)('%s, beyond the matrix', (isolation) => {
                 ],
             });
             expect(report.codes).toEqual({ ok: callers * 10 });
-        }, `${table}; create table app.old partition of app.events for values from (-1) to (0)`));
+        }, `${table}; create table app.old partition of app.events for values from (minvalue) to (0)`));
 
     test('callers whose ranges overlap in part: every range once, no error', () =>
         run(async (owner) => {
@@ -92,6 +92,23 @@ describe.each(isolationLevels)('%s, beyond the matrix', (isolation) => {
             expect(report.codes.ok).toBeGreaterThan(0);
         }, `${table}; create table app.more (id bigint) partition by range (id)`));
 });
+
+test('a rollout, 8 callers say month and 8 say day: no table becomes a mixture', () =>
+    withTestDatabase(async ({ url }) => {
+        await withSessions(url, ['dba'], async ({ dba }) => {
+            await dba.run(Array.from({ length: 10 }, (_, n) => `create table t${n} (at date) partition by range (at)`).join(';'));
+            const report = await stampede({
+                owner: url, callers: 16, rounds: 10, isolation: 'read committed', transaction: false,
+                steps: (caller, round) => [`select from ensure.ensure_partitions_v1('t${round}', '1 ${caller % 2 ? 'month' : 'day'}', date '2026-11-01' + ${caller * 8})`],
+            });
+            expect(Object.keys(report.codes).filter((code) => !['ok', 'NS001', 'NS008'].includes(code))).toEqual([]);
+            expect(await dba.run(`
+                select i.inhparent::regclass as mixed from pg_inherits as i join pg_class as c on c.oid = i.inhrelid
+                cross join lateral regexp_matches(pg_get_expr(c.relpartbound, 0), '\\d{4}-\\d\\d-\\d\\d.*?(\\d{4}-\\d\\d-\\d\\d)') as u (high)
+                cross join lateral substring(pg_get_expr(c.relpartbound, 0) from '\\d{4}-\\d\\d-\\d\\d') as l (low) where c.relkind = 'r'
+                group by 1 having count(distinct u.high[1]::date - l.low::date > 1) > 1`)).toEqual([]);
+        });
+    }));
 
 test('negative control: CREATE TABLE IF NOT EXISTS … PARTITION OF fails under the same stampede', () =>
     withTestDatabase(async ({ url }) => {

@@ -109,7 +109,7 @@ describe.each(isolationLevels)('%s', (isolation) => {
         withTable(async ({ a, b }) => {
             await a.run(ensure(5));
             await b.run(`${begin}; select 1`);
-            await a.run('alter table t detach partition t_p0; alter table t attach partition t_p0 for values from (0) to (5)');
+            await a.run('alter table t detach partition t_0000000000000; alter table t attach partition t_0000000000000 for values from (0) to (5)');
             expectError(await b.attempt(ensure(5)), 'NS001');
         }));
 
@@ -117,7 +117,7 @@ describe.each(isolationLevels)('%s', (isolation) => {
         withTable(async ({ a, b }) => {
             await a.run(ensure(5));
             await b.run(`${begin}; select 1`);
-            await a.run('alter table t detach partition t_p0; drop table t_p0');
+            await a.run('alter table t detach partition t_0000000000000; drop table t_0000000000000');
             expect(await b.run(ensure(5))).toEqual([{ outcome: 'created' }]);
             await b.run("insert into t values (5, 'b'); commit");
         }));
@@ -129,7 +129,7 @@ describe.each(isolationLevels)('%s', (isolation) => {
                                              from ensure.ensure_partitions_v1('mid', '${step}', 5)`;
             await b.run(`${begin}; select 1`);
             await a.run(inMid('10'));
-            expect(await b.run(inMid('10'))).toEqual([{ partition: 'mid_p0', lower_bound: '0', upper_bound: '10', outcome: 'exists' }]);
+            expect(await b.run(inMid('10'))).toEqual([{ partition: 'mid_0000000000000', lower_bound: '0', upper_bound: '10', outcome: 'exists' }]);
             expectError(await b.attempt(inMid('20')), 'NS001');
         }));
 
@@ -183,12 +183,31 @@ describe.each(isolationLevels)('%s', (isolation) => {
     test('a read-only no-op after a GRANT on the partition, rolled back or committed since the snapshot', () =>
         withTable(async ({ a, b }) => {
             await a.run(ensure(5));
-            await a.run('begin; grant select on t_p0 to public');
+            await a.run('begin; grant select on t_0000000000000 to public');
             await a.run('rollback');
             await b.run(`${begin} read only; select 1`);
             expect(await b.run(ensure(5))).toEqual([{ outcome: 'exists' }]);
-            await a.run('grant select on t_p0 to public');
+            await a.run('grant select on t_0000000000000 to public');
             expect(await b.run(ensure(5))).toEqual([{ outcome: 'exists' }]);
+        }));
+
+    test('a parent that is dropped while a call waits for it is 42P01', () =>
+        withTable(async ({ a, b }) => {
+            await a.run('begin; drop table t');
+            const call = b.start(`${begin}; ${ensure(5)}; commit`);
+            await call.blockedBy(a);
+            await a.run('commit');
+            expectError(await call.outcome(), '42P01');
+            await b.attempt('rollback');
+        }));
+
+    test('a parent that was altered since the snapshot, and by this transaction as well: each call sees one of it', () =>
+        withTable(async ({ a, b, dba }) => {
+            await b.run(`${begin}; select 1`);
+            await a.run("grant select on t to public; comment on table t is 'altered'");
+            for (const from of [5, 15, 25]) expect(await b.run(ensure(from))).toEqual([{ outcome: 'created' }]);
+            await b.run("insert into t values (5, 'b'), (25, 'b'); commit");
+            expect(await dba.run(count)).toEqual([{ n: 3 }]);
         }));
 
     test('another grid that comes in between is an error under the lock too, not success', () =>
@@ -264,7 +283,7 @@ test('a caller that has written never waits while holding: NS003, and the one wh
 
 test('negative control: a caller that has written and waits all the same makes the other a deadlock victim', (context) =>
     withWriters(context, async ({ a, b, dba }) => {
-        await withoutGuard(dba, '_create_partitions_v1', 'pg_current_xact_id_if_assigned() is not null', 'false');
+        await withoutGuard(dba, '_create_partitions_v1', 'ensure._has_written_v1()', 'false');
         const first = a.start(ensure(15, ", max_block => '10 s'"));
         await first.blockedBy(b);
         expect((await b.attempt('update r set x = 3')).code).toBe('40P01');
@@ -341,10 +360,10 @@ describe('negative controls', () => {
 
     test('without the look at xmax, an old snapshot takes a re-attached partition for the cell', () =>
         withTable(async ({ a, b, dba }) => {
-            await withoutGuard(dba, '_find_partitions_v1', "v_fresh or (c.xmax::text = '0' and i.xmax::text = '0')", 'true');
+            await withoutGuard(dba, '_find_partitions_v1', "c_fresh or ensure._stands_v1(c.xmax) and ensure._stands_v1(i.xmax)", 'true');
             await a.run(ensure(5));
             await b.run('begin isolation level repeatable read; select 1');
-            await a.run('alter table t detach partition t_p0; drop table t_p0');
+            await a.run('alter table t detach partition t_0000000000000; drop table t_0000000000000');
             expect(await b.run(ensure(5))).toEqual([{ outcome: 'exists' }]);
             expect((await b.attempt("insert into t values (5, 'b')")).code).toBe('23514');
         }));
@@ -372,7 +391,7 @@ describe('negative controls', () => {
 
     test('without restoring it, the short lock_timeout stays for the rest of the transaction', () =>
         withTable(async ({ a, dba }) => {
-            await withoutGuard(dba, '_create_partitions_v1', /perform set_config\('lock_timeout', v_lock_timeout, true\);/);
+            await withoutGuard(dba, '_create_partitions_v1', /perform set_config\('lock_timeout', c_lock_timeout, true\);/);
             await a.run('begin');
             await a.run(ensure(5));
             expect(await a.run('show lock_timeout')).toEqual([{ lock_timeout: '50ms' }]);
