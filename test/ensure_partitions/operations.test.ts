@@ -399,12 +399,12 @@ describe('catalogs after 100 calls that failed', () => {
     };
     const parent = 'create table t (k int primary key, a text, b text, c timestamptz default now()) partition by range (k)';
 
-    test('for want of a lock: not a byte', () =>
+    test('for want of a lock: under 1 kB each, which is what autovacuum writes meanwhile', () =>
         withTestDatabase(({ url }) => withSessions(url, ['owner', 'blocker'], async ({ owner, blocker }) => {
             await owner.run(parent);
             await blocker.run('begin; lock table t in share row exclusive mode');
             const failing = async () => expect((await owner.attempt(call("'t', '10', 5, max_block => '0', max_wait => '0'"))).code).toBe('55P03');
-            expect(await growth(owner, failing)).toBeLessThanOrEqual(0); // a vacuum may cut a tail off
+            expect(await growth(owner, failing)).toBeLessThan(100 * 1024); // one that creates and rolls back leaves more than 2 kB
         })));
 
     test('by a veto at the very end: no more than twice what the same statements by hand leave, under 16 kB each', (context) =>
