@@ -234,7 +234,8 @@ begin
             into v_row
             from pg_class as c
             join pg_inherits as i on i.inhrelid = c.oid
-            where c.relname = v_name and c.relnamespace = c_schema and i.inhparent = parent
+            where c.relname = v_name and c.relnamespace = c_schema
+              and i.inhparent::bigint = parent::oid::bigint -- not by its index: that reads all
               and not i.inhdetachpending
               and (c_fresh or ensure._stands_v1(c.xmax) and ensure._stands_v1(i.xmax));
             if v_row.bound = v_bound

@@ -91,35 +91,40 @@ declare
     c_path constant text[] := parse_ident(parent::text);
     c_schema constant oid := to_regnamespace(quote_ident(c_path[1]));
     c_first constant name := c_path[2] || '_';
+    c_parent constant bigint := parent::oid;
     v_label text;
-    v_row record;
+    v_near oid;
+    v_bound text;
 begin
     foreach v_label in array
         coalesce(regexp_split_to_array(ensure._key_order_v1(key_type, value), ' '), '{}')
     loop
-        for v_row in
-            (select c.oid, pg_get_expr(c.relpartbound, 0) as bound
-             from pg_class as c
-             where c.relname <= left(c_first || v_label, 63)::name and c.relname > c_first
-               and c.relnamespace = c_schema and c.relispartition
-               and (c_fresh or ensure._stands_v1(c.xmax))
-               and exists (select from pg_inherits as i
-                           where i.inhrelid = c.oid and i.inhparent = parent
-                             and not i.inhdetachpending and (c_fresh or ensure._stands_v1(i.xmax)))
-             order by c.relname desc limit 2)
-            union all
-            (select c.oid, pg_get_expr(c.relpartbound, 0)
-             from pg_class as c
-             where c.relname > left(c_first || v_label, 63)::name and c.relname < c_first || 'a'
-               and c.relnamespace = c_schema and c.relispartition
-               and (c_fresh or ensure._stands_v1(c.xmax))
-               and exists (select from pg_inherits as i
-                           where i.inhrelid = c.oid and i.inhparent = parent
-                             and not i.inhdetachpending and (c_fresh or ensure._stands_v1(i.xmax)))
-             order by c.relname limit 1)
+        foreach v_near in array
+            array(select c.oid
+                  from pg_class as c
+                  where c.relname <= left(c_first || v_label, 63)::name and c.relname > c_first
+                    and c.relnamespace = c_schema and c.relispartition
+                  order by c.relname desc limit 2)
+            || array(select c.oid
+                     from pg_class as c
+                     where c.relname > left(c_first || v_label, 63)::name
+                       and c.relname < (c_first || 'a')::name
+                       and c.relnamespace = c_schema and c.relispartition
+                     order by c.relname limit 1)
         loop
-            if ensure._within_v1(key_type, value, ensure._bounds_v1(v_row.bound)) then
-                return v_row.oid;
+            -- It, or, of a tree, the one above it that is right below parent.
+            select a.relid into v_near
+            from (select p.relid, lead(p.relid) over (order by p.n) as above
+                  from pg_partition_ancestors(v_near) with ordinality as p (relid, n)) as a
+            where a.above = parent;
+            select pg_get_expr(c.relpartbound, 0) into v_bound
+            from pg_class as c
+            join pg_inherits as i on i.inhrelid = c.oid
+            where c.oid = v_near and not i.inhdetachpending
+              and i.inhparent::bigint = c_parent -- by its index all would be read
+              and (c_fresh or ensure._stands_v1(c.xmax) and ensure._stands_v1(i.xmax));
+            if found and ensure._within_v1(key_type, value, ensure._bounds_v1(v_bound)) then
+                return v_near;
             end if;
         end loop;
     end loop;
