@@ -119,7 +119,9 @@ begin
             from pg_class as c
             left join pg_am as a on a.oid = c.relam
             left join pg_tablespace as s on s.oid = c.reltablespace
-            where c.oid = source);
+            where c.oid = source
+            order by c.xmax::text = '0' desc -- an old snapshot shows what we changed twice
+            limit 1);
 end
 $fn$;
 
@@ -177,7 +179,8 @@ as $fn$
 -- Rights   it belongs to the owner of source
 declare
     c_schema constant name := (parse_ident(columns_of::text))[1];
-    c_owner constant oid := (select c.relowner from pg_class as c where c.oid = source);
+    c_owner constant oid := (select c.relowner from pg_class as c where c.oid = source
+                             order by c.xmax::text = '0' desc limit 1);
     v_name name;
     v_new text;
 begin
@@ -253,7 +256,9 @@ begin
                                  or k.connoinherit
                                  or k.contype = 'c'
                                     and k.conname not in (select p.conname from pg_constraint as p
-                                                          where p.conrelid = source))));
+                                                          where p.conrelid = source)))
+        order by s.xmax::text = '0' desc
+        limit 1);
 end
 $fn$;
 
