@@ -246,6 +246,8 @@ begin
                  from pg_attribute as a
                  where a.attrelid = source and a.attnum > 0 and not a.attisdropped)
           and pg_relation_size(o.oid) = 0
+          and o.reltuples < 0 and o.relfilenode = o.oid -- never analyzed, never truncated: what
+                                 -- shows that a partition is settled must come after its ATTACH
           and pg_get_userbyid(o.relowner) = current_user
           and not exists (select from pg_attribute as a
                           where a.attrelid = o.oid and a.attidentity <> '')

@@ -329,6 +329,7 @@ describe('a table of the derived name that is attached nowhere', () => {
         ['rows, even such that fit', `${orphan}; insert into t_0000000000000 values ('x', 5)`],
         ['a check of its own', 'create table t_0000000000000 (v text, k int not null check (k < 5))'],
         ['a unique index', 'create table t_0000000000000 (v text unique, k int not null)'],
+        ['an analysis', `${orphan}; analyze t_0000000000000`],
         ['an identity', 'create table t_0000000000000 (v text, k int not null generated always as identity)'],
         ['another column', 'create table t_0000000000000 (v text, k int not null, more int)'],
         ['another type', 'create table t_0000000000000 (v varchar, k int not null)'],
