@@ -6,7 +6,7 @@ import { dirname, join } from 'node:path';
 import { majorOf, majors, type Major } from './binaries.js';
 import { exitCodes } from './errors.js';
 
-/** `make test`: vitest once for each major of PG (18, or all), then one line with the sums. */
+/** `make test`: vitest once for each major of PG (18, or all), then what failed on which, and one line with the sums. */
 const wanted = ((): readonly Major[] => {
     try {
         return process.env.PG === 'all' && !process.env.DATABASE_URL ? majors : [majorOf(process.env.PG)];
@@ -16,21 +16,24 @@ const wanted = ((): readonly Major[] => {
     }
 })();
 const sums = { passed: 0, failed: 0, skipped: 0 };
+const failed: string[] = [];
 const vitest = join(dirname(createRequire(import.meta.url).resolve('vitest/package.json')), 'vitest.mjs');
 
 for (const major of wanted) {
     const folder = mkdtempSync(join(tmpdir(), 'pg-ensure-counts-'));
     const counts = join(folder, 'counts.json');
-    console.log(process.env.DATABASE_URL ? 'On the server of DATABASE_URL' : `On PostgreSQL ${major}`);
+    const where = process.env.DATABASE_URL ? 'On the server of DATABASE_URL' : `On PostgreSQL ${major}`;
+    console.log(where);
     const { status } = spawnSync(process.execPath, [vitest, 'run', ...process.argv.slice(2)], {
         stdio: 'inherit',
         env: { ...process.env, PG: major, PG_ENSURE_COUNTS: counts },
     });
     try {
-        const { passed, failed, skipped } = JSON.parse(readFileSync(counts, 'utf8')) as typeof sums;
-        sums.passed += passed;
-        sums.failed += status !== 0 && failed === 0 ? 1 : failed;
-        sums.skipped += skipped;
+        const of = JSON.parse(readFileSync(counts, 'utf8')) as typeof sums & { failures: string[] };
+        sums.passed += of.passed;
+        sums.failed += status !== 0 && of.failed === 0 ? 1 : of.failed;
+        sums.skipped += of.skipped;
+        failed.push(...of.failures.map((failure) => `${where}: ${failure}`));
     } catch {
         sums.failed += 1; // it ended before it could count
     }
@@ -38,5 +41,6 @@ for (const major of wanted) {
 }
 
 if (sums.passed === 0) sums.failed += 1; // a run that tested nothing has shown nothing
+for (const failure of failed) console.log(failure);
 console.log(`${sums.passed} passed, ${sums.failed} failed, ${sums.skipped} skipped`);
 process.exit(sums.failed === 0 ? 0 : 1);
