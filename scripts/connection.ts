@@ -11,11 +11,12 @@ const adviceFor = {
     42704: 'take that parameter out of the URL',
     22023: 'take that parameter out of the URL',
     53300: 'run again when there is room, or raise max_connections',
-    '57P03': 'run again when it is up',
+    '57P': 'run again when it is up',
 };
 const demandingModes = ['require', 'verify-ca', 'verify-full'];
 const sslModes = ['disable', 'allow', 'prefer', ...demandingModes];
-const sqlstatesOfNoConnection = /^(08...|28...|3D...|57P03|53300|42704|22023)$/;
+// A 57P01 may come late: the driver keeps it from the connection that broke, and reports it on the next one.
+const sqlstatesOfNoConnection = /^(08...|28...|3D...|57P..|53300|42704|22023)$/;
 const systemErrors = /^(E[A-Z]+|CONNECT.*|CONNECTION_.*|.*_(CERT|SSL|TLS)_?.*)$/;
 
 /** Without prepared statements, so that any pooler will do; and for as long as the work takes: by itself the driver hangs up. */
@@ -140,7 +141,8 @@ export function connectionError(url: string, error: unknown): UserError | undefi
     // PgBouncer calls its refusals mere errors.
     const fatal = (error as { severity?: string }).severity === 'FATAL' || code === '08P01';
     if (fatal && sqlstatesOfNoConnection.test(code)) {
-        return new UserError(`${place} refuses the connection: ${code}: ${(error as Error).message}; ${advice}`,
+        const verb = /^57P0[^3]$/.test(code) ? 'ended' : 'refuses';
+        return new UserError(`${place} ${verb} the connection: ${code}: ${(error as Error).message}; ${advice}`,
             exitCodes.noDatabase);
     }
     if (!systemErrors.test(code) || error instanceof Error && 'path' in error) return undefined; // a file has a path

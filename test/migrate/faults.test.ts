@@ -170,6 +170,7 @@ test('a server that restarts in the middle: who worked exits 12 in one line, who
         await second.event('unreachable');
         const again = await startServer({ major: server.major, dataFolder: server.dataFolder, password: server.password, port: server.port, durable: false });
         expect(again.port).toBe(server.port);
-        expect((await second.ended).code).toBe(0);
+        const other = await second.ended;
+        expect(other.code, other.stdout + other.stderr).toBe(0);
         expect(await withConnection(server.url, (sql) => sql`select n from c order by n`)).toEqual([{ n: 0 }, { n: 1 }, { n: 9 }]);
     }))));

@@ -9,7 +9,7 @@ import { fence, runOf } from '../../scripts/migrate/fence.js';
 import { tryGuard } from '../../scripts/migrate/guard.js';
 import { know } from '../../scripts/migrate/known.js';
 import { major } from '../context.js';
-import { childOf, run, start, until, withEmptyDatabase, withFolder, withoutGuards, write } from './context.js';
+import { childOf, run, start, until, withEmptyDatabase, withFolder, withoutGuards, write, type Ended } from './context.js';
 
 const base = { '001_base.sql': `create schema app; create table app.gate (); create table app.t (id integer); create table app.counter (n integer);
     insert into app.counter values (0);` };
@@ -129,6 +129,40 @@ test('control: without lifting them the lock is lost, and then the run ends its 
             expect((await run(url, ['migrate', '--dir', folder])).code).toBe(0);
             await atHead(url, folder);
         })));
+
+/** The server ends the connection of one who waits, in the middle of its question; with what that one ends. */
+const waiterEnded = (cli?: string): Promise<Ended> => {
+    let ended: Ended | undefined;
+    return withGate(async ({ url, folder, holder }) => {
+        const first = start(url, ['migrate', '--dir', folder, ...patient]);
+        await waitsFor(url, holder);
+        const second = start(url, ['migrate', '--dir', folder, ...patient], cli ? { cli } : {});
+        await second.event('waiting');
+        await withSessions(url, ['locker'], async ({ locker }) => {
+            await locker.run('begin; lock table schema_migrations in access exclusive mode');
+            await waitsFor(url, locker);
+            await holder.run(`select pg_terminate_backend(pid) from pg_stat_activity where ${locker.pid} = any (pg_blocking_pids(pid))`);
+            await second.event('unreachable');
+            await locker.run('rollback');
+        });
+        await holder.run('commit');
+        expect((await first.ended).code).toBe(0);
+        ended = await second.ended;
+        await atHead(url, folder);
+    }).then(() => ended as Ended);
+};
+
+test('who waits and whose connection the server ends in the middle of a question asks again, and goes on', async () => {
+    const { code, stdout } = await waiterEnded();
+    expect(code, stdout).toBe(0);
+});
+
+test('control: when 57P01, which the driver reports on the next connection too, is not taken for a connection that broke, it fails', () => (
+    withoutGuards({ 'connection.js': [['|57P..|', '|57P03|']] }, async (cli) => {
+        const { code, stdout } = await waiterEnded(cli);
+        expect(code, stdout).toBe(1);
+        expect(stdout).toContain('57P01');
+    })));
 
 test('who waits says for whom, and gives up with exit code 13 when --max-wait is spent; nothing is changed', () =>
     withGate(async ({ url, folder, holder }) => {
