@@ -119,7 +119,7 @@ declare
     v_modes text[];
     v_busy text;
     v_wait integer := 0;
-    v_patient regclass[] := '{}'; -- waited for past deadlock_timeout, once
+    v_patient regclass[] := '{}'; -- waited for past deadlock_timeout in vain: not again
     v_checked regclass[];         -- default partitions of these are read
     v_move boolean := false;
     v_depth text := 'derived';
@@ -149,9 +149,6 @@ begin
             if not c_written then
                 v_wait := ensure._first_wait_v1(v_relations, v_modes, max_block, c_end,
                                                 v_relations[1] <> all (v_patient));
-                if v_wait > extract(epoch from max_block) * 1000 then
-                    v_patient := v_patient || v_relations[1];
-                end if;
             end if;
             if v_rows.parents <@ v_checked is not true then
                 v_move := ensure._check_defaults_v1(nodes, v_rows.parents, move, max_block,
@@ -186,6 +183,10 @@ begin
                 v_problem := format('the partitions of "%s" change all the time', c_queue);
             when lock_not_available or deadlock_detected then
                 get stacked diagnostics v_busy = table_name, v_problem = message_text;
+                if v_busy = v_relations[1]::text
+                   and v_wait > greatest(extract(epoch from max_block) * 1000, 1) then
+                    v_patient := v_patient || v_relations[1];
+                end if;
                 v_problem := concat(case when v_busy = '' then format(
                     'no lock on all that a new partition of "%s" needs: ', c_queue) end, v_problem);
             when duplicate_table or duplicate_object or unique_violation or internal_error

@@ -51,8 +51,8 @@ as $fn$
 -- Locks    none when nothing is to be done. Else until commit: parent in SHARE UPDATE EXCLUSIVE
 --          (readers and writers go on), tables tied to it by foreign keys in SHARE ROW EXCLUSIVE
 --          (their writers wait), its default partition in ACCESS EXCLUSIVE, parent too when rows
---          are moved. Waits for one of them at most max_block, once past deadlock_timeout for
---          autovacuum, for the others not at all
+--          are moved. Waits for one of them at most max_block, past deadlock_timeout for
+--          autovacuum that gives way, for the others not at all
 -- Races    one caller creates; the others wait for its commit, give their locks back and return
 --          'exists'. At every isolation level
 -- Rights   USAGE on schema ensure and on that of parent; to create, also to be the owner of parent

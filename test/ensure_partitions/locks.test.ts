@@ -1,12 +1,12 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
-import { temporaryServer, majorOf } from '../../scripts/embedded.js';
 import { at } from '../../scripts/harness/databases.js';
 import { withSessions, type Session } from '../../scripts/harness/sessions.js';
 import { isolationLevels, stampede } from '../../scripts/harness/stampede.js';
 import { migrate } from '../../scripts/migrate/run.js';
 import { expectError, major, surroundings, withTestDatabase } from '../context.js';
 import { withoutGuard } from '../mutate.js';
+import { autovacuumAtWork, autovacuumServer, slowVacuum } from './autovacuum.js';
 
 const ensure = (from: number, rest = ''): string => `select outcome from ensure.ensure_partitions_v1('t', '10', ${from}${rest})`;
 
@@ -240,9 +240,9 @@ describe('slow writers', () => {
             expect(await b.run(ensure(5))).toEqual([{ outcome: 'exists' }]);
         })));
 
-    /** A server whose autovacuum is at work on `other` all the time; `app` may not see what others do. */
+    /** A server whose autovacuum is at work on `other`; `app` may not see what others do. */
     const withAutovacuum = async (body: (app: Session, dba: Session) => Promise<void>): Promise<void> => {
-        const server = await temporaryServer(majorOf(process.env.PG), { autovacuum_naptime: '1s', deadlock_timeout: '300ms' });
+        const server = await autovacuumServer();
         try {
             await migrate({ url: server.url });
             await withSessions(server.url, ['dba'], async ({ dba }) => {
@@ -250,16 +250,9 @@ describe('slow writers', () => {
                                grant create on schema public to app`);
                 await withSessions(at(server.url, 'postgres', { name: 'app', password: 'app' }), ['app'], async ({ app }) => {
                     await app.run(situations['foreign key to another table'] ?? '');
-                    await app.run(`alter table other set (autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1,
-                                                          autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1);
+                    await app.run(`alter table other set (${slowVacuum});
                                    insert into other select generate_series(1, 50000); delete from other where id % 2 = 0`);
-                    // By the session that wrote: until 14 it tells what it wrote only when it ends a statement later on.
-                    for (const end = Date.now() + 60_000; ;) {
-                        if (Date.now() > end) throw new Error('autovacuum does not come');
-                        const [row] = await app.run(`select count(*)::int as n from pg_locks
-                            where relation = 'other'::regclass and mode = 'ShareUpdateExclusiveLock' and granted`);
-                        if (row?.n) break;
-                    }
+                    await autovacuumAtWork(app, dba, ['other']);
                     await body(app, dba);
                 });
             });

@@ -1,10 +1,12 @@
 import { describe, expect, test, type TestContext } from 'vitest';
 import { majorOf, temporaryServer } from '../../scripts/embedded.js';
-import { withSessions, type Outcome, type Session } from '../../scripts/harness/sessions.js';
+import { withSessions, type Outcome, type Session, type Step } from '../../scripts/harness/sessions.js';
 import { isolationLevels } from '../../scripts/harness/stampede.js';
 import { migrate } from '../../scripts/migrate/run.js';
 import { expectError, major, surroundings, withTestDatabase } from '../context.js';
 import { withoutGuard } from '../mutate.js';
+import { until } from '../until.js';
+import { autovacuumAtWork, autovacuumServer, slowVacuum } from './autovacuum.js';
 import { band, ensureTree, insertBlob, insertMeta, realCase, setDeadlockTimeout, type Row } from './tree.js';
 
 type Sessions = Record<'a' | 'b' | 'c' | 'dba', Session>;
@@ -34,14 +36,17 @@ async function withReal(body: (sessions: Sessions) => Promise<void>, begin: Row[
     }));
 }
 
-/** The same where whoever waits looks for deadlocks after 20 ms; only a superuser may set that. */
-async function withHaste(context: TestContext, body: (sessions: Sessions) => Promise<void>): Promise<void> {
+/** The same with another deadlock_timeout; only a superuser may set that. */
+async function withDeadlockTimeout(context: TestContext, timeout: string, body: (sessions: Sessions) => Promise<void>): Promise<void> {
     await withTestDatabase(async (database) => {
-        await setDeadlockTimeout(context, database, '20ms');
+        await setDeadlockTimeout(context, database, timeout);
         await withSessions(database.url, ['dba'], ({ dba }) => dba.run(`${realCase('app')}; ${ensure(at(1))}`));
         await withSessions(database.admin, ['a', 'b', 'c', 'dba'], body);
     });
 }
+
+/** Whoever waits looks for deadlocks after 20 ms. */
+const withHaste = (context: TestContext, body: (sessions: Sessions) => Promise<void>): Promise<void> => withDeadlockTimeout(context, '20ms', body);
 
 describe.each(isolationLevels)('%s', (isolation) => {
     const begin = `begin isolation level ${isolation}`;
@@ -405,7 +410,7 @@ describe('polite and live', () => {
 
     test.for(['50 ms', '500 ms'])('autovacuum at work on two partitions of the referenced table gives way, max_block %s', async (block, context) => {
         if (!surroundings.embedded) context.skip('needs a server of its own with another autovacuum_naptime; DATABASE_URL is set');
-        const server = await temporaryServer(majorOf(process.env.PG), { autovacuum_naptime: '1s', deadlock_timeout: '300ms' });
+        const server = await autovacuumServer();
         try {
             await migrate({ url: server.url });
             await withSessions(server.url, ['app', 'dba'], async ({ app, dba }) => {
@@ -413,19 +418,11 @@ describe('polite and live', () => {
                 await app.run(ensure([at(1), at(2)]));
                 const leaves = ['app.meta_1_0000000000000', 'app.meta_2_0000000000000'];
                 for (const [n, leaf] of leaves.entries()) {
-                    await app.run(`alter table ${leaf} set (autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1,
-                                                            autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1);
+                    await app.run(`alter table ${leaf} set (${slowVacuum});
                                    insert into app.meta select ${n + 1}, s from generate_series(1, 50000) as s;
                                    delete from ${leaf} where seq % 2 = 0`);
                 }
-                // By the session that wrote: until 14 it tells what it wrote only when it ends a statement later on.
-                for (const end = Date.now() + 60_000; ;) {
-                    if (Date.now() > end) throw new Error('autovacuum does not come to both');
-                    const [row] = await app.run(`select count(distinct relation)::int as n from pg_locks
-                        where relation in (${leaves.map((leaf) => `'${leaf}'::regclass`).join(', ')})
-                          and mode = 'ShareUpdateExclusiveLock' and granted`);
-                    if (row?.n === 2) break;
-                }
+                await autovacuumAtWork(app, dba, leaves);
                 const began = performance.now();
                 expect(outcomes(await dba.attempt(ensure(at(42), `, max_block => '${block}'`)))).toEqual(all('created'));
                 if (process.env.PG_ENSURE_FIGURES) console.error(`${major}: behind two autovacuums, max_block ${block}: ${Math.round(performance.now() - began)} ms`);
@@ -434,6 +431,40 @@ describe('polite and live', () => {
             await server.stop('immediate');
         }
     });
+
+    /** a and c play autovacuum on a partition each; both give way when they are waited for, and a comes back meanwhile. */
+    const comesBack = async ({ a, b, c, dba }: Sessions, maxWait: string): Promise<Step> => {
+        await withoutGuard(dba, '_blockers_v1', 'a.pid is not null and a.usesysid is null', "a.application_name in ('pg-ensure test a', 'pg-ensure test c')");
+        await dba.run(ensure(at(2)));
+        const vacuum = (session: Session, originator: number): Promise<unknown> =>
+            session.run(`begin; lock table app.meta_${originator}_0000000000000 in share update exclusive mode`);
+        await vacuum(a, 1);
+        await vacuum(c, 2);
+        const call = b.start(ensure(at(42), `, max_block => '50 ms', max_wait => '${maxWait}'`));
+        await call.blockedBy(a);
+        await a.run('commit');
+        await call.blockedBy(c);
+        await vacuum(a, 1);
+        await c.run('commit');
+        return call;
+    };
+
+    test('autovacuum that gave way and has come back is waited for past deadlock_timeout once more', (context) =>
+        withDeadlockTimeout(context, '4s', async (sessions) => {
+            const call = await comesBack(sessions, '19 s');
+            await until('the call waits for it longer than max_block', async () => (await sessions.dba.run(`
+                select from pg_locks where pid = ${sessions.b.pid} and not granted and clock_timestamp() - waitstart > '500 ms'
+                and relation = 'app.meta_1_0000000000000'::regclass`)).length > 0);
+            await sessions.a.run('commit');
+            expect(outcomes(await call.outcome())).toEqual(all('created'));
+        }));
+
+    test('negative control: where a partition is waited for once, it is not', (context) =>
+        withDeadlockTimeout(context, '2s', async (sessions) => {
+            await withoutGuard(sessions.dba, '_create_partitions_v1', 'if v_busy = v_relations[1]::text', 'if true');
+            const { detail } = expectError(await (await comesBack(sessions, '8 s')).outcome(), '55P03');
+            expect(detail).toContain(`pid ${sessions.a.pid}`);
+        }));
 });
 
 describe('locks', () => {
