@@ -4,8 +4,8 @@ export default defineConfig({
     test: {
         include: ['test/**/*.test.ts'],
         globalSetup: ['test/setup.ts'],
-        testTimeout: 120_000,
-        hookTimeout: 120_000,
+        testTimeout: 300_000,
+        hookTimeout: 300_000,
         maxWorkers: 2,
         reporters: ['default', './test/reporter.ts'],
     },

@@ -41,7 +41,7 @@ export async function withStandby(settings: Record<string, string>, body: (pair:
 
 async function caughtUp(primary: string, standby: string): Promise<void> {
     const [row] = await asked(primary, 'select pg_current_wal_insert_lsn()::text as lsn');
-    for (const end = Date.now() + 30_000; Date.now() < end;) {
+    for (const end = Date.now() + 90_000; Date.now() < end;) {
         const [reached] = await asked(standby, `select pg_last_wal_replay_lsn() >= '${String(row?.lsn)}' as done`);
         if (reached?.done) return;
     }

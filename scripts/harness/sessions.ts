@@ -41,7 +41,7 @@ export const connectOptions = {
 } as const;
 
 /** How long a step may take to block, or to end, before the test is told who waits for whom instead of hanging. */
-const patienceMs = 20_000;
+const patienceMs = 60_000;
 
 export async function settle(query: PromiseLike<unknown>): Promise<Outcome> {
     try {

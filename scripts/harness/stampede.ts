@@ -103,7 +103,7 @@ async function call(client: postgres.Sql, direct: boolean, transaction: boolean,
 }
 
 async function allWaiting(conductor: postgres.Sql, callers: number): Promise<void> {
-    const deadline = Date.now() + 20_000;
+    const deadline = Date.now() + 60_000;
     for (;;) {
         const [row] = await conductor`
             select count(*)::int as waiting from pg_locks as l join pg_database as d on d.oid = l.database

@@ -8,7 +8,7 @@ import { bottom, expected, floorDiv, kinds, top, type Asked, type Call, type Fra
 const long = Boolean(process.env.PG_ENSURE_LONG);
 const seed = process.env.PG_ENSURE_SEED ? Number(process.env.PG_ENSURE_SEED) : Date.now() % 2 ** 31;
 const runs = long ? Number(process.env.PG_ENSURE_RUNS ?? 300) : 6;
-const timeout = long ? 3_600_000 : 120_000;
+const timeout = long ? 3_600_000 : 300_000;
 
 const seen = new Map<string, number>();
 const count = (what: string): void => void seen.set(what, (seen.get(what) ?? 0) + 1);

@@ -104,7 +104,7 @@ describe('faults', () => {
             await second.blockedBy(a);
             await faults.terminate(b);
             expect((await second.outcome()).code).toMatch(/57P01|CONNECTION_CLOSED/);
-            for (let gone = false, end = Date.now() + 20_000; !gone && Date.now() < end;) { // it takes the server a moment
+            for (let gone = false, end = Date.now() + 60_000; !gone && Date.now() < end;) { // it takes the server a moment
                 const rows = await a.run(`select from pg_stat_activity where pid = ${b.pid}`);
                 gone = rows.length === 0;
                 await a.run('select pg_stat_clear_snapshot()');

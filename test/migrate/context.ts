@@ -100,7 +100,7 @@ export function start(url: string | undefined, args: string[], { cli = builtCli,
 /** Asks until the query has a row that says true; fails with what everybody is doing when that takes too long. */
 export async function until(url: string, query: string): Promise<void> {
     await withConnection(url, async (sql) => {
-        for (const deadline = Date.now() + 30_000; ;) {
+        for (const deadline = Date.now() + 90_000; ;) {
             const rows = await sql.unsafe(query).simple();
             if (rows.some((row) => Object.values(row).includes(true))) return;
             if (Date.now() < deadline) continue;
