@@ -38,7 +38,7 @@ test('a file that waits for a lock gives up after --lock-timeout, says who has i
             await holder.run('insert into t values (1, 1)');
             write(folder, { '003_c.sql': 'alter table t add column w integer;' });
             const events: Event[] = [];
-            await expect(migrate({ url, folder, lockTimeoutMs: 600, attempts: 2, say: (event) => void events.push(event) }))
+            await expect(migrate({ url, folder, lockTimeoutMs: 1_500, attempts: 2, say: (event) => void events.push(event) }))
                 .rejects.toThrow(/003_c.sql: 55P03: .*; it is not applied, tried 2 times\nit waited for pid \d+ \(pg-ensure test holder, idle in transaction/);
             expect(events.filter(({ event }) => event === 'applying')).toHaveLength(2);
         });
@@ -96,9 +96,10 @@ test('a block writes its row of the ledger in its own transaction: a run that di
 test('a file of many statements is read in a time that grows with its size', () => {
     const fastest = (count: number): number => Math.min(...[1, 2, 3].map(() => {
         const text = section(`-- migrate:up\n${"insert into t values (1, 'x');\n".repeat(count)}`);
-        const begun = performance.now();
+        const begun = process.cpuUsage();
         expect(statements(text)).toHaveLength(count);
-        return performance.now() - begun;
+        const { user, system } = process.cpuUsage(begun); // what else the machine does takes time, not this
+        return user + system;
     }));
     expect(fastest(16_000) / fastest(2_000)).toBeLessThan(30); // 8 when linear, 64 when each line is counted from the start
 });
