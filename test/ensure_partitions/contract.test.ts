@@ -359,21 +359,20 @@ describe('a table of the derived name that is attached nowhere', () => {
 
 test('a call that finds its partition reads as many pages with 400 partitions as with 4', () =>
     withOwner(async (owner) => {
-        const pages = async (): Promise<number> => {
+        const once = async (): Promise<number> => {
             const [row] = await owner.run("explain (analyze, buffers, format json) select * from ensure.ensure_partitions_v1('t', '10', 5)");
             const found = row?.['QUERY PLAN'];
             const [{ Plan }] = (typeof found === 'string' ? JSON.parse(found) : found) as [{ Plan: Record<string, number> }];
             return (Plan['Shared Hit Blocks'] ?? 0) + (Plan['Shared Read Blocks'] ?? 0);
         };
+        // The fewest: others make a session read the catalogs again whenever they please.
+        const pages = async (): Promise<number> => Math.min(await once(), await once(), await once(), await once());
         await owner.run(parent('integer'));
         await ensure(owner, "'t', '10', 0, 39");
-        await pages();
         const few = await pages();
         await ensure(owner, "'t', '10', 40, 3999");
-        await pages();
         expect(await pages()).toBeLessThan(few * 1.2 + 4); // an index may be one level higher
         await owner.run('alter table t_0000000000000 rename to odd');
-        await pages();
         expect(await pages(), 'control: without our name all are read').toBeGreaterThan(few * 2);
     }));
 

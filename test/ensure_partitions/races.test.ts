@@ -60,7 +60,7 @@ describe.each(isolationLevels)('%s, beyond the matrix', (isolation) => {
                 owner, callers, rounds: 10, isolation, transaction: true,
                 steps: (caller, round) => [
                     `insert into app.events values (-1, ${caller})`,
-                    `select outcome from ensure.ensure_partitions_v1('app.events', '100', ${round * 100}, max_block => '5 s')`,
+                    `select outcome from ensure.ensure_partitions_v1('app.events', '100', ${round * 100}, max_block => '30 s', max_wait => '30 s')`,
                     `insert into app.events values (${round * 100}, ${caller})`,
                 ],
             });

@@ -204,8 +204,8 @@ describe('who has written', () => {
             await a.run('begin');
             await a.run(insert(at(1, 0, 7)));
             const began = Date.now();
-            const error = expectError(await b.attempt(ensure(at(42), ", max_block => '200 ms'")), 'NS003');
-            expect(Date.now() - began).toBeLessThan(3000);
+            const error = expectError(await b.attempt(ensure(at(42), ", max_block => '200 ms', max_wait => '15 s'")), 'NS003');
+            expect(Date.now() - began).toBeLessThan(7500);
             expect(error.detail).toContain(`pid ${a.pid}`);
             expect(error.hint).toContain('before the first write');
             await b.run('rollback');
@@ -215,17 +215,18 @@ describe('who has written', () => {
 
 describe('two that have already written', () => {
     /** Both hold what goes with writing meta, and need a new originator at the same time. */
-    const both = async ({ a, b, dba }: Sessions, write = insert): Promise<{ codes: string[]; deadlocks: number }> => {
+    const both = async ({ a, b }: Sessions, waits: string, write = insert): Promise<string[]> => {
         await a.run(`begin; ${write(at(1, 0, 1))}`);
         await b.run(`begin; ${write(at(1, 0, 2))}`);
-        const calls = [a, b].map((session, n) => session.start(ensure(at(42 + n), ", max_block => '400 ms', max_wait => '1 s'")));
+        const calls = [a, b].map((session, n) => session.start(ensure(at(42 + n), waits)));
         const ended = await Promise.all(calls.map((call) => call.outcome()));
-        await a.run('rollback');
-        await b.run('rollback');
-        if (major === 14) await dba.run('select pg_sleep(0.6)'); // its statistics are a process and a file away
-        const [row] = await dba.run(deadlocks);
-        return { codes: ended.map(({ code }) => code), deadlocks: Number(row?.n) };
+        for (const session of [a, b]) {
+            await session.run('rollback');
+            if (major > 14) await session.run('select pg_stat_force_next_flush()');
+        }
+        return ended.map(({ code }) => code);
     };
+    const deadlocksFound = async ({ dba }: Sessions): Promise<number> => Number((await dba.run(deadlocks))[0]?.n);
 
     test.for([
         { what: 'inserted a row', write: insert },
@@ -233,20 +234,20 @@ describe('two that have already written', () => {
     ])('and $what: the first to give up gets NS003 within max_block, though deadlock_timeout is 20 ms: no deadlock, and the next call works', ({ write }, context) =>
         withHaste(context, async (sessions) => {
             const began = Date.now();
-            const { codes, deadlocks: found } = await both(sessions, (row) => write([row].flat()[0] ?? at(1)));
-            expect(found).toBe(0);
+            const codes = await both(sessions, ", max_block => '400 ms', max_wait => '15 s'", (row) => write([row].flat()[0] ?? at(1)));
+            if (major === 14) await sessions.dba.run('select pg_sleep(0.6)'); // its statistics are a process and a file away
+            expect(await deadlocksFound(sessions)).toBe(0);
             expect(codes).toContain('NS003');
             expect(codes.filter((code) => code !== 'NS003' && code !== 'ok')).toEqual([]); // the error of one frees the other
-            expect(Date.now() - began).toBeLessThan(4000);
+            expect(Date.now() - began).toBeLessThan(7500); // of 15 s that they may wait
             expect(outcomes(await sessions.a.attempt(ensure(at(42))))).toEqual(all('created'));
         }));
 
     test('negative control: if they wait like others, the server finds deadlocks', (context) =>
         withHaste(context, async (sessions) => {
             await withoutGuard(sessions.dba, '_create_partitions_v1', 'ensure._has_written_v1()', 'false');
-            const { codes, deadlocks: found } = await both(sessions);
-            expect(codes).not.toContain('NS003');
-            expect(found).toBeGreaterThan(0);
+            expect(await both(sessions, ", max_block => '2 s', max_wait => '4 s'")).not.toContain('NS003');
+            await until('a deadlock was found', async () => await deadlocksFound(sessions) > 0);
         }));
 
     /** a has a row in meta and needs an originator; b has one, too, and will need that of a. */
@@ -340,8 +341,8 @@ describe('polite and live', () => {
             const build = c.start(`create index concurrently late on ${table} (${table === 'app.payers' ? 'id' : 'expiry'})`);
             await build.blockedBy(a);
             const began = Date.now();
-            const error = expectError(await b.attempt(ensure(at(42), ", max_wait => '5 s'")), 'NS006');
-            expect(Date.now() - began).toBeLessThan(1500);
+            const error = expectError(await b.attempt(ensure(at(42), ", max_wait => '15 s'")), 'NS006');
+            expect(Date.now() - began).toBeLessThan(7500);
             expect(error.detail).toContain(`pid ${c.pid}`);
             await a.run('commit');
             expect((await build.outcome()).code).toBe('ok');
@@ -351,7 +352,7 @@ describe('polite and live', () => {
     /** A call waits for a writer, and then a build begins: what the call ends with. */
     const buildBegins = async ({ a, b, c }: Sessions): Promise<Outcome> => {
         await a.run(`begin; ${insertMeta('app', [at(1, 0, 50)])}`);
-        const call = b.start(ensure(at(42), ", max_wait => '3 s', max_block => '1 s'"));
+        const call = b.start(ensure(at(42), ", max_wait => '6 s', max_block => '1 s'"));
         await call.blockedBy(a);
         const build = c.start('create index concurrently late on app.meta_1_0000000000000 (expiry)');
         await build.blockedBy(a);
@@ -381,7 +382,7 @@ describe('polite and live', () => {
             const began = Date.now();
             const error = expectError(await b.attempt(ensure(at(42), ", max_wait => '1200 ms'")), '55P03');
             expect(Date.now() - began).toBeGreaterThanOrEqual(1190);
-            expect(Date.now() - began).toBeLessThan(3000);
+            expect(Date.now() - began).toBeLessThan(8000); // not the default of 10 s
             for (const word of [`pid ${a.pid}`, "application 'pg-ensure test a'", 'idle in transaction', 'query', 'ensure_partition_tree_v1']) {
                 expect(error.detail).toContain(word);
             }
@@ -394,15 +395,15 @@ describe('polite and live', () => {
         withReal(async ({ a, b, dba }) => {
             await a.run('begin');
             await a.run(ensure(at(9)));
-            await b.run("set lock_timeout = '7s'; set statement_timeout = '300ms'");
+            await b.run("set lock_timeout = '7s'");
             await b.run('begin; savepoint s');
+            await b.run("set local statement_timeout = '300ms'");
             expect((await b.attempt(ensure(at(42)))).code).toBe('57014');
             await b.run('rollback to savepoint s');
             expect(await dba.run(locksOf(b.pid))).toEqual([{ n: 0 }]);
             expect(await b.run('show lock_timeout')).toEqual([{ lock_timeout: '7s' }]);
             expect(await dba.run(tables)).toEqual([{ n: 8 }]);
             await a.run('commit');
-            await b.run("set local statement_timeout = '20s'");
             expect(outcomes(await b.attempt(ensure(at(42))))).toEqual(all('created'));
             expect(await b.run('show lock_timeout')).toEqual([{ lock_timeout: '7s' }]);
             await b.run(`${insert(at(42))}; commit`);
