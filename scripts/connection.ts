@@ -4,6 +4,8 @@ import postgres, { type Notice, type Sql } from 'postgres';
 import { codeOf, exitCodes, UserError } from './errors.js';
 
 const patience = 5_000;
+/** To log in is more work than to answer: with 32 replicas that start on a busy machine it takes more than 5 s. */
+const loginSeconds = 15;
 const adviceFor = {
     '08P01': 'what a pooler does not let through may go to the server itself: MIGRATION_DATABASE_URL',
     28: 'correct user or password in the URL',
@@ -21,7 +23,7 @@ const systemErrors = /^(E[A-Z]+|CONNECT.*|CONNECTION_.*|.*_(CERT|SSL|TLS)_?.*)$/
 
 /** Without prepared statements, so that any pooler will do; and for as long as the work takes: by itself the driver hangs up. */
 export const connectOptions = {
-    max: 1, max_lifetime: null, idle_timeout: 0, prepare: false, fetch_types: false, connect_timeout: patience / 1000, onnotice: () => {},
+    max: 1, max_lifetime: null, idle_timeout: 0, prepare: false, fetch_types: false, connect_timeout: loginSeconds, onnotice: () => {},
 } as const;
 
 /** One connection for `work`, closed after it. */
