@@ -42,5 +42,6 @@ for (const major of wanted) {
 
 if (sums.passed === 0) sums.failed += 1; // a run that tested nothing has shown nothing
 for (const failure of failed) console.log(failure);
+for (const failure of failed) console.log(`failed: ${failure.split('\n')[0]}`); // names last, where a cut log still has them
 console.log(`${sums.passed} passed, ${sums.failed} failed, ${sums.skipped} skipped`);
 process.exit(sums.failed === 0 ? 0 : 1);

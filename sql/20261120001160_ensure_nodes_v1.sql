@@ -16,8 +16,9 @@ as $fn$
 --
 -- Returns  each partition once, in the order of nodes
 -- Errors   as of ensure_partitions_v1
--- Locks    none when nothing is missing; in a read-only transaction with an old snapshot ACCESS
---          SHARE on partitions that it does not show
+-- Locks    none when nothing is missing, but for what _see_partition_v1 takes for a moment; in a
+--          read-only transaction with an old snapshot ACCESS SHARE on partitions that it does not
+--          show
 declare
     v_rows record;
     v_missing integer[];
@@ -55,6 +56,7 @@ begin
         into v_rows
         from ensure._create_partitions_v1(nodes, template, move, max_block, max_wait) as c;
     end if;
+    perform ensure._see_nodes_v1(nodes, v_rows.node, v_rows.partition, v_rows.lower_bound);
     return query
     select f.node, f.partition::regclass, f.lower_bound, f.upper_bound, f.outcome
     from (select distinct on (u.partition) u.*

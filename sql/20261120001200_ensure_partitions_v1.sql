@@ -48,10 +48,10 @@ as $fn$
 --          NS006  a concurrent index build is in the way
 --          NS007  the names for a new partition are taken
 --          NS008  what is missing lies beside partitions of another grid
--- Locks    none when nothing is to be done. Else until commit: parent in SHARE UPDATE EXCLUSIVE
---          (readers and writers go on), tables tied to it by foreign keys in SHARE ROW EXCLUSIVE
---          (their writers wait), its default partition in ACCESS EXCLUSIVE, parent too when rows
---          are moved. Waits for one of them at most max_block, past deadlock_timeout for
+-- Locks    none that last when nothing is to be done. Else until commit: parent in SHARE UPDATE
+--          EXCLUSIVE (readers and writers go on), tables tied to it by foreign keys in SHARE ROW
+--          EXCLUSIVE (their writers wait), its default partition in ACCESS EXCLUSIVE, parent too
+--          when rows are moved. Waits for one of them at most max_block, past deadlock_timeout for
 --          autovacuum that gives way, for the others not at all
 -- Races    one caller creates; the others wait for its commit, give their locks back and return
 --          'exists'. At every isolation level
@@ -101,6 +101,9 @@ begin
             partition := v_found[v_at];
             lower_bound := v_lower[v_at];
             upper_bound := v_upper[v_at];
+            perform ensure._see_partition_v1(
+                parent, ensure._key_condition_v1('r', v_key.key_column, v_key.key_type,
+                                                 lower_bound), partition);
             return next;
         end loop;
         return;

@@ -138,6 +138,9 @@ begin
     v_found := ensure._find_partitions_v1(parent, v_key.schema_name, v_key.table_name, 'l',
                                           v_values, v_values, v_labels);
     if array_position(v_found, null) is null then
+        perform ensure._see_partition_v1(
+            parent, ensure._key_condition_v1('l', v_key.key_column, v_key.key_type, f.value), f.oid)
+        from unnest(v_found, v_values) as f (oid, value);
         return query
         select f.oid::regclass, f.value, f.value, 'exists'
         from unnest(v_found, v_values) as f (oid, value);

@@ -292,8 +292,9 @@ as $fn$
 --          NS006  a concurrent index build is in the way
 --          NS007  the names for a new partition are taken
 --          NS008  what is missing lies beside partitions of another grid
--- Locks    none when nothing is to be done. Else as ensure_partitions_v1, on the tables that get a
---          partition attached: what is new below is built while nobody sees it, attached last
+-- Locks    none that last when nothing is to be done. Else as ensure_partitions_v1, on the tables
+--          that get a partition attached: what is new below is built while nobody sees it,
+--          attached last
 -- Races    as ensure_partitions_v1; parents in one order, whatever the order given
 -- Rights   as ensure_partitions_v1, for each of parents
 begin

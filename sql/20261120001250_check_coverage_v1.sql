@@ -284,7 +284,7 @@ as $fn$
 --          42P01, 42809, 0A000  no such table; not partitioned; a key that is not one plain column
 --          40001  parent was created, renamed or moved after the snapshot of this transaction
 --          55P03  the creator of a partition does not come to the end of its commit
--- Locks    none; below a hash level that is partitioned again, ACCESS SHARE on that table
+-- Locks    none that last; below a hash level that is partitioned again, ACCESS SHARE on that table
 -- Rights   USAGE on schema ensure and on that of parent
 declare
     v_at regclass := parent;
@@ -292,6 +292,7 @@ declare
     v_value text;
     v_next oid;
     v_path oid[] := '{}';
+    v_conditions text[] := '{}';
 begin
     if keys is null then
         raise exception using
@@ -320,12 +321,15 @@ begin
             return false;
         end if;
         v_path := v_path || v_next;
+        v_conditions := v_conditions || ensure._key_condition_v1(v_key.kind, v_key.column,
+                                                                 v_key.type, v_value);
         v_at := v_next;
     end loop;
     perform ensure._await_commit_v1(v_path)
     where exists (select from pg_class as c -- nobody has analyzed it yet
                   where c.oid = any (v_path) and c.relkind = 'r' and c.reltuples < 0);
-    return true;
+    return ensure._routes_v1(parent, nullif(array_to_string(v_conditions, ' and '), ''),
+                             v_path[array_upper(v_path, 1)]) is not false;
 end
 $fn$;
 

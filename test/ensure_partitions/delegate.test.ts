@@ -440,7 +440,7 @@ describe('races', () => {
                 await owner.run(integers);
                 const report = await stampede({
                     owner: url, callers: 16, rounds: 10, isolation, transaction,
-                    steps: (_caller, round) => [`select outcome from ensure.ensure_partition_delegate_v1('app.t', '${role}', '10', '0', '99', function_name => 'd_${round}')`],
+                    steps: (_caller, round) => [`select outcome from ensure.ensure_partition_delegate_v1('app.t', '${role}', '10', '0', '99', function_name => 'd_${round}', max_wait => '60 s')`],
                 });
                 expect(report.codes).toEqual({ ok: 160 });
                 expect(report.outcomes.filter(({ rows }) => rows[0]?.outcome === 'created')).toHaveLength(10);
@@ -450,7 +450,7 @@ describe('races', () => {
         test('16 sessions of the role call the delegate and insert: each partition is made once, no error', (context) =>
             withPlace(context, async ({ owner, role, url, appUrl }) => {
                 await owner.run(`${integers}; grant insert on app.t to ${role}`);
-                await owner.run(delegate(role, 't', "'10', '0', '99'"));
+                await owner.run(delegate(role, 't', "'10', '0', '99', max_wait => '60 s'"));
                 const report = await stampede({
                     owner: url, url: appUrl, callers: 16, rounds: 10, isolation, transaction: true,
                     steps: (_caller, round) => [`select outcome from app.make_t(${round * 10})`, `insert into app.t values (${round * 10})`],
@@ -494,7 +494,7 @@ describe('races', () => {
             await owner.run(integers);
             const report = await stampede({
                 owner: url, callers: 8, rounds: 5, isolation: 'read committed', transaction: false,
-                steps: (caller, round) => [`select outcome from ensure.ensure_partition_delegate_v1('app.t', '${role}', '10', '0', '${caller}', function_name => 'd_${round}')`],
+                steps: (caller, round) => [`select outcome from ensure.ensure_partition_delegate_v1('app.t', '${role}', '10', '0', '${caller}', function_name => 'd_${round}', max_wait => '60 s')`],
             });
             expect(report.codes).toEqual({ ok: 5, NS001: 35 });
         }));

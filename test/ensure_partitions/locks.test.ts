@@ -113,7 +113,7 @@ describe('a default partition', () => {
             await withSessions(url, ['dba'], ({ dba }) => dba.run(parent));
             const report = await stampede({
                 owner: url, callers: 16, rounds: 3, isolation, transaction: true,
-                steps: (caller, round) => [ensure((round * 16 + caller) * 10), `insert into t values (${(round * 16 + caller) * 10})`],
+                steps: (caller, round) => [ensure((round * 16 + caller) * 10, ", max_wait => '60 s'"), `insert into t values (${(round * 16 + caller) * 10})`],
             });
             expect(report.codes).toEqual({ ok: 48 });
         }));
@@ -204,7 +204,7 @@ describe('slow writers', () => {
             try {
                 const report = await stampede({
                     owner: url, callers: 8, rounds: 5, isolation: 'read committed', transaction: true,
-                    steps: (caller, round) => [ensure(round * 10), `insert into t values (${round * 10 + caller}, null)`],
+                    steps: (caller, round) => [ensure(round * 10, ", max_wait => '60 s'"), `insert into t values (${round * 10 + caller}, null)`],
                 });
                 expect(report.codes).toEqual({ ok: 40 });
             } finally {

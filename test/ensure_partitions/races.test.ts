@@ -30,7 +30,7 @@ describe.each(isolationLevels)('%s', (isolation) => {
                     const report = await stampede({
                         owner: database.url, url, callers, rounds, isolation, transaction,
                         steps: (caller, round) => [
-                            `select outcome from ensure.ensure_partitions_v1('app.events', '100', ${round * 100 + caller})`,
+                            `select outcome from ensure.ensure_partitions_v1('app.events', '100', ${round * 100 + caller}, max_wait => '60 s')`,
                             `insert into app.events values (${round * 100 + caller}, ${caller})`,
                         ],
                     });
@@ -60,7 +60,7 @@ describe.each(isolationLevels)('%s, beyond the matrix', (isolation) => {
                 owner, callers, rounds: 10, isolation, transaction: true,
                 steps: (caller, round) => [
                     `insert into app.events values (-1, ${caller})`,
-                    `select outcome from ensure.ensure_partitions_v1('app.events', '100', ${round * 100}, max_block => '30 s', max_wait => '30 s')`,
+                    `select outcome from ensure.ensure_partitions_v1('app.events', '100', ${round * 100}, max_block => '60 s', max_wait => '60 s')`,
                     `insert into app.events values (${round * 100}, ${caller})`,
                 ],
             });
@@ -72,7 +72,7 @@ describe.each(isolationLevels)('%s, beyond the matrix', (isolation) => {
             const report = await stampede({
                 owner, callers, rounds: 5, isolation, transaction: false,
                 steps: (caller, round) => [
-                    `select outcome from ensure.ensure_partitions_v1('app.events', '10', ${round * 200 + caller * 10}, ahead => 3)`,
+                    `select outcome from ensure.ensure_partitions_v1('app.events', '10', ${round * 200 + caller * 10}, ahead => 3, max_wait => '60 s')`,
                 ],
             });
             expect(report.codes).toEqual({ ok: callers * 5 });
@@ -99,7 +99,7 @@ test('a rollout, 8 callers say month and 8 say day: no table becomes a mixture',
             await dba.run(Array.from({ length: 10 }, (_, n) => `create table t${n} (at date) partition by range (at)`).join(';'));
             const report = await stampede({
                 owner: url, callers: 16, rounds: 10, isolation: 'read committed', transaction: false,
-                steps: (caller, round) => [`select from ensure.ensure_partitions_v1('t${round}', '1 ${caller % 2 ? 'month' : 'day'}', date '2026-11-01' + ${caller * 8})`],
+                steps: (caller, round) => [`select from ensure.ensure_partitions_v1('t${round}', '1 ${caller % 2 ? 'month' : 'day'}', date '2026-11-01' + ${caller * 8}, max_wait => '60 s')`],
             });
             expect(Object.keys(report.codes).filter((code) => !['ok', 'NS001', 'NS008'].includes(code))).toEqual([]);
             expect(await dba.run(`

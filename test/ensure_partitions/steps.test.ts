@@ -4,6 +4,7 @@ import { withSessions, type Session } from '../../scripts/harness/sessions.js';
 import { isolationLevels } from '../../scripts/harness/stampede.js';
 import { expectError, surroundings, withTestDatabase } from '../context.js';
 import { withoutGuard } from '../mutate.js';
+import { until } from '../until.js';
 
 type Names = 'a' | 'b' | 'dba';
 type Sessions = Record<Names, Session>;
@@ -328,6 +329,7 @@ test('negative control: without waiting for the end of the commit, some of those
     withTable(async (sessions) => {
         if (!surroundings.embedded) context.skip('how often it fails depends on how fast the server commits; DATABASE_URL is set');
         await withoutGuard(sessions.dba, '_await_commit_v1', "exit when v_holders = '{}'", 'exit when true');
+        await withoutGuard(sessions.dba, '_see_partition_v1', 'ensure._routes_v1(root, condition, partition)', 'true'); // it would mend that
         let failed = 0;
         for (let more = 0; more < 10 && failed === 0; more++) {
             await sessions.dba.run('drop table t');
@@ -336,6 +338,73 @@ test('negative control: without waiting for the end of the commit, some of those
         }
         expect(failed).toBeGreaterThan(0);
     }));
+
+/**
+ * ATTACH leaves the table open to others. b begins its first insert: it reads which partitions there are, without a's, and is
+ * held at the next read of pg_class, until a has committed. It receives a's invalidation there, in the middle of building its
+ * list, and PostgreSQL (14 to 18) then keeps that list: b cannot insert into the partition, now or later.
+ */
+async function readsPartitionsDuringAttach({ b, dba }: Sessions, admin: string, isolation: string, context: TestContext): Promise<void> {
+    if (!surroundings.superuser) context.skip('the role of DATABASE_URL is no superuser and may not lock pg_class');
+    await withSessions(admin, ['a'], async ({ a }) => {
+        await dba.run(`${ensure(-5)}; create table warm (k int, who text)`);
+        await a.run(`begin; ${ensure(5)}`);
+        await b.run("insert into warm values (1, 'b'); select count(*) from pg_inherits where inhparent = 1");
+        await b.run("select pg_relation_size('t'), has_table_privilege('t', 'insert')");
+        await a.run('lock table pg_class in access exclusive mode');
+        const insert = b.start(`begin isolation level ${isolation}; insert into t values (-5, 'b')`);
+        // a looks itself: nobody else reads catalogs now
+        await until('b reads pg_class', async () => (await a.run(`select ${a.pid} = any (pg_blocking_pids(${b.pid})) as waits`))[0]?.waits === true);
+        await a.run('commit');
+        expect((await insert.outcome()).code).toBe('ok');
+    });
+}
+
+describe.each(isolationLevels)('a session that reads the partitions at the moment of ATTACH, %s', (isolation) => {
+    test('finds the new one after ensure', (context) =>
+        withTable(async (sessions, admin) => {
+            const { b, dba } = sessions;
+            await readsPartitionsDuringAttach(sessions, admin, isolation, context);
+            expect(await b.run(ensure(5))).toEqual([{ outcome: 'exists' }]);
+            await b.run("insert into t values (5, 'b')");
+            expect(await dba.run(locksOf(b.pid))).toEqual([{ n: 0 }]);
+            await b.run('commit');
+            await b.run(`${ensure(5)}; insert into t values (5, 'b')`);
+        }));
+
+    test('finds it after an insert that failed, ensure, and another insert', (context) =>
+        withTable(async (sessions, admin) => {
+            const { b } = sessions;
+            await readsPartitionsDuringAttach(sessions, admin, isolation, context);
+            await b.run('savepoint s');
+            expect((await b.attempt("insert into t values (5, 'b')")).code).toBe('23514');
+            await b.run(`rollback to savepoint s; ${ensure(5)}; insert into t values (5, 'b'); commit`);
+        }));
+
+    test('is told so by check_coverage_v1', (context) =>
+        withTable(async (sessions, admin) => {
+            const { b, dba } = sessions;
+            const covered = `select ensure.check_coverage_v1('t', '{"k": 5}') as covered`;
+            await readsPartitionsDuringAttach(sessions, admin, isolation, context);
+            expect(await dba.run(covered)).toEqual([{ covered: true }]);
+            await b.run('commit');
+            expect(await b.run(covered)).toEqual([{ covered: false }]);
+            await b.run(ensure(5));
+            expect(await b.run(covered)).toEqual([{ covered: true }]);
+            await b.run("insert into t values (5, 'b')");
+        }));
+
+    test('negative control: without a look at its own list it does not, now or later', (context) =>
+        withTable(async (sessions, admin) => {
+            const { b, dba } = sessions;
+            await withoutGuard(dba, '_see_partition_v1', 'ensure._routes_v1(root, condition, partition)', 'true');
+            await readsPartitionsDuringAttach(sessions, admin, isolation, context);
+            await b.run(`savepoint s; ${ensure(5)}`);
+            expect((await b.attempt("insert into t values (5, 'b')")).code).toBe('23514');
+            await b.run(`rollback; ${ensure(5)}`);
+            expect((await b.attempt("insert into t values (5, 'b')")).code).toBe('23514');
+        }));
+});
 
 describe('negative controls', () => {
     test('without the lock and the second look, a second caller fails', () =>

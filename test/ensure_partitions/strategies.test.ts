@@ -248,22 +248,22 @@ describe('check_coverage_v1', () => {
 const families = [
     {
         name: 'list', setup: 'create table t (k int, who int) partition by list (k)', made: 1,
-        call: (round: number) => `ensure_list_partitions_v1('t', array[${round}])`,
+        call: (round: number) => `ensure_list_partitions_v1('t', array[${round}], max_wait => '60 s')`,
         insert: (round: number, caller: number) => `insert into t values (${round}, ${caller})`,
     },
     {
         name: 'hash', setup: Array.from({ length: 10 }, (_, n) => `create table t${n} (k int, who int) partition by hash (k)`).join(';'), made: 3,
-        call: (round: number) => `ensure_hash_partitions_v1('t${round}', 3)`,
+        call: (round: number) => `ensure_hash_partitions_v1('t${round}', 3, max_wait => '60 s')`,
         insert: (round: number, caller: number) => `insert into t${round} values (${round}, ${caller})`,
     },
     {
         name: 'default', setup: Array.from({ length: 10 }, (_, n) => `create table t${n} (k int, who int) partition by list (k)`).join(';'), made: 1,
-        call: (round: number) => `ensure_default_partition_v1('t${round}')`,
+        call: (round: number) => `ensure_default_partition_v1('t${round}', max_wait => '60 s')`,
         insert: (round: number, caller: number) => `insert into t${round} values (${round}, ${caller})`,
     },
     {
         name: 'tree', setup: pair, made: 4,
-        call: (round: number) => `ensure_partition_tree_v1('{meta,blob}', '[{"list": "${round}"}, {"range": "5", "step": "100", "key": "seq"}]')`,
+        call: (round: number) => `ensure_partition_tree_v1('{meta,blob}', '[{"list": "${round}"}, {"range": "5", "step": "100", "key": "seq"}]', max_wait => '60 s')`,
         insert: (round: number, caller: number) => `insert into meta values (${round}, ${caller}); insert into blob values (${round}, ${caller})`,
     },
 ];
