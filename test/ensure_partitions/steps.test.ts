@@ -86,9 +86,9 @@ describe.each(isolationLevels)('%s', (isolation) => {
             await a.run(ensure(5));
             await b.run(begin);
             const began = Date.now();
-            const error = expectError(await b.attempt(ensure(5, ", max_wait => '3 s', max_block => '10 s'")), '55P03');
-            expect(Date.now() - began).toBeGreaterThanOrEqual(2990);
-            expect(Date.now() - began).toBeLessThan(5900); // the queue and the table are waited for, not one max_wait each
+            const error = expectError(await b.attempt(ensure(5, ", max_wait => '6 s', max_block => '20 s'")), '55P03');
+            expect(Date.now() - began).toBeGreaterThanOrEqual(5990);
+            expect(Date.now() - began).toBeLessThan(11_900); // the queue and the table are waited for, not one max_wait each
             expect(error.detail).toContain(`pid ${a.pid}`);
             expect(error.detail).toContain('ShareUpdateExclusiveLock');
             expect(error.hint).toContain('max_wait');

@@ -47,7 +47,7 @@ for (const [victim, path, rounds] of [
         const { kills, failures } = await chaos(context, victim, path, rounds, (kill) => (kill % 2 ? 'locked' : 'begun'));
         console.log(`${kills} kills in ${rounds} rounds`);
         expect(failures).toEqual([]);
-        expect(kills).toBeGreaterThan(4 * rounds);
+        expect(kills, 'or nothing was shown').toBeGreaterThanOrEqual(rounds);
     }, patienceMs);
 }
 
