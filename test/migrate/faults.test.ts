@@ -111,7 +111,8 @@ test('a pooler that is killed in the middle: exit 12, what ran is cancelled by t
             pooler.kill('SIGKILL');
             const ended = await one.ended;
             expect(ended.code).toBe(12);
-            expect(lastLine(ended)).toMatch(/the connection that holds the migration lock is lost/);
+            // Which of its connections the run misses first is chance.
+            expect(lastLine(ended)).toMatch(/the connection that holds the migration lock is lost|no PostgreSQL answers/);
             await until(database.url, `select not exists (${sleeping})`);
         } finally {
             await pooler.stop();
