@@ -13,7 +13,7 @@ as $fn$
 -- _routes_v1: for this session a row of root with condition lies in partition.
 --
 -- Returns  false when the relation cache of the session lacks it, as the plan of a query shows;
---          null when that cannot be told: partitioned itself, dropped, locked, root unreadable
+--          null when that cannot be told: partitioned itself, foreign, locked, root unreadable
 -- Locks    ACCESS SHARE on root and partition, given back at once; waits 1 ms at most
 -- Races    PostgreSQL keeps a list of partitions that it read while one was attached: ATTACH leaves
 --          the table open to others, so its invalidation can arrive while they build that list, and
@@ -30,7 +30,9 @@ begin
         return true;
     end if;
     if condition is null or pg_get_partkeydef(partition) is not null
-       or has_table_privilege(partition, 'SELECT') is null then -- null: dropped meanwhile
+       or has_table_privilege(partition, 'SELECT') is null -- null: dropped meanwhile
+       or exists (select from pg_foreign_table as f -- its planner may ask the other server
+                  where f.ftrelid = partition) then
         return null;
     end if;
     begin

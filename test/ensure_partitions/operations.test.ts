@@ -516,6 +516,18 @@ describe('what else is there', () => {
             expect(await outcomes(owner, "'t', '10', 95, 105")).toEqual(['exists', 'exists']);
         }));
 
+    test('a foreign table whose server is away is there all the same', (context) =>
+        withDba(context, async ({ owner, dba }) => {
+            if ((await dba.attempt('create extension postgres_fdw')).code !== 'ok') context.skip('this server has no postgres_fdw');
+            await dba.run(`create server away foreign data wrapper postgres_fdw options (host '127.0.0.1', port '1', use_remote_estimate 'true');
+                           grant usage on foreign server away to ${surroundings.server.owner}`);
+            await owner.run(`create user mapping for current_user server away options (password 'x');
+                             create table t (k int) partition by range (k);
+                             create foreign table cold partition of t for values from (0) to (10) server away`);
+            expect((await owner.attempt('explain select from t where k = 5')).code, 'control: the planner asks').not.toBe('ok');
+            expect(await outcomes(owner, "'t', '10', 5")).toEqual(['exists']);
+        }));
+
     test('messages of another language change nothing', (context) =>
         withDba(context, async ({ owner, dba, database }) => {
             const english = (await owner.attempt('select 1 / 0')).error?.message;
