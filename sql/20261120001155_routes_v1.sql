@@ -80,7 +80,8 @@ as $fn$
 -- _key_condition_v1: the SQL condition that the key is value, null when one value does not tell.
 begin
     return case when kind in ('r', 'l') and value not in ('MINVALUE', 'MAXVALUE') then
-        format('%I operator(pg_catalog.=) %L::%s', key_column, value, format_type(key_type, -1)) end;
+        format('%I operator(pg_catalog.=) %L::%s', key_column, value,
+               format_type(key_type, -1)) end; -- without a modifier: character alone is char(1)
 end
 $fn$;
 
