@@ -19,7 +19,8 @@ as $fn$
 --          the table open to others, so its invalidation can arrive while they build that list, and
 --          is forgotten. Such a session finds no partition for the row (23514), at the next insert
 --          and at all that follow, until something else changes the table. A list that holds it
---          once will always do, so what was seen is noted in ensure.seen, a setting of the session
+--          does so while it stays attached: what was seen is noted in ensure.seen, a setting of the
+--          session, and not looked at again, also when it was detached and attached meanwhile
 declare
     c_seen constant text := coalesce(nullif(current_setting('ensure.seen', true), ''), ' ');
     v_path text[];
