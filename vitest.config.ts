@@ -6,7 +6,7 @@ export default defineConfig({
         globalSetup: ['test/setup.ts'],
         testTimeout: 300_000,
         hookTimeout: 300_000,
-        maxWorkers: 2,
+        maxWorkers: 3,
         reporters: ['default', './test/reporter.ts'],
     },
 });

@@ -1,3 +1,4 @@
+import { tmpdir } from 'node:os';
 import { cpus } from 'node:os';
 import { majorOf, temporaryServer } from './embedded.js';
 import { stampede } from './harness/stampede.js';
@@ -6,7 +7,7 @@ import { migrate } from './migrate/run.js';
 import postgres from 'postgres';
 
 /** `make bench`: what docs/partitions.md quotes. Ratios within one run hold; milliseconds are this machine's. */
-const server = await temporaryServer(majorOf(process.env.PG), { max_connections: '50' });
+const server = await temporaryServer(majorOf(process.env.PG), { max_connections: '50' }, tmpdir());
 const sql = postgres(server.url, connectOptions);
 
 const quantile = (values: number[], q: number): number => values.sort((a, b) => a - b)[Math.floor((values.length - 1) * q)] ?? NaN;

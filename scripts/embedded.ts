@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { chownSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { accessSync, chownSync, constants, existsSync, mkdtempSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -98,9 +98,9 @@ export async function stopServer(dataFolder: string, mode: StopMode = 'fast'): P
     return true;
 }
 
-/** A server whose stop() also removes its data. */
-export async function temporaryServer(major: Major, settings: Record<string, string> = {}): Promise<Server> {
-    const folder = temporaryFolder();
+/** A server whose stop() also removes its data, which is kept in memory where the machine has plenty, or below `parent`. */
+export async function temporaryServer(major: Major, settings: Record<string, string> = {}, parent = memory()): Promise<Server> {
+    const folder = temporaryFolder(parent);
     const dataFolder = join(folder, 'data');
     const remove = (): void => rmSync(folder, { recursive: true, force: true });
     try {
@@ -124,10 +124,22 @@ async function run(major: Major, name: 'initdb' | 'pg_ctl', args: string[]): Pro
     }
 }
 
-function temporaryFolder(): string {
+function temporaryFolder(parent = tmpdir()): string {
     const user = unprivilegedUser();
-    const folder = mkdtempSync(join(canEnter(user, tmpdir()) ? tmpdir() : '/tmp', 'pg-ensure-'));
+    const folder = mkdtempSync(join(canEnter(user, parent) ? parent : '/tmp', 'pg-ensure-'));
     return ownedFolder(user, folder);
+}
+
+/** Linux's shared memory, when 8 GiB of it are free (a container has 64 MiB): a database is made and dropped there in half the time. */
+function memory(): string | undefined {
+    const folder = '/dev/shm';
+    try {
+        accessSync(folder, constants.W_OK);
+        const { bavail, bsize } = statfsSync(folder);
+        return bavail * bsize >= 8 * 2 ** 30 ? folder : undefined;
+    } catch {
+        return undefined;
+    }
 }
 
 const shellQuoted = (text: string): string => `'${text.replaceAll('\'', '\'\\\'\'')}'`;

@@ -1,4 +1,4 @@
-import { expect, inject, type TestContext } from 'vitest';
+import { afterAll, beforeAll, expect, inject, type TestContext } from 'vitest';
 import { at, withDatabase, type Database } from '../scripts/harness/databases.js';
 import { withSessions, type Outcome, type Session } from '../scripts/harness/sessions.js';
 
@@ -12,6 +12,29 @@ export const withTestDatabase = <Result>(body: (database: Database) => Promise<R
 /** One session in such a database, as its owner. */
 export const withOwner = (body: (owner: Session) => Promise<void>): Promise<void> =>
     withTestDatabase(({ url }) => withSessions(url, ['owner'], ({ owner }) => body(owner)));
+
+/** The same for tests that change nothing: one session for all of the describe block, or file, that this is called in. */
+export function sharedOwner(setup: string): (body: (owner: Session) => Promise<void>) => Promise<void> {
+    let shared: Session;
+    let end = (): void => {};
+    let ended: Promise<void>;
+    beforeAll(() => new Promise<void>((ready, failed) => {
+        ended = withOwner(async (owner) => {
+            await owner.run(setup);
+            shared = owner;
+            ready();
+            await new Promise<void>((done) => {
+                end = done;
+            });
+        });
+        ended.catch(failed);
+    }));
+    afterAll(async () => {
+        end();
+        await ended;
+    });
+    return (body) => body(shared);
+}
 
 /** The URL of `database` through PgBouncer; without PgBouncer the test is skipped by name, and fails where CI is set. */
 export function pooled(context: TestContext, database: Database): string {

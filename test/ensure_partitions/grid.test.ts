@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import type { Session } from '../../scripts/harness/sessions.js';
-import { expectError, major, missing, withOwner } from '../context.js';
+import { expectError, major, missing, sharedOwner, withOwner } from '../context.js';
 import { withoutGuard } from '../mutate.js';
 
 interface Ask {
@@ -18,11 +18,15 @@ interface Cell {
     label: string;
 }
 
-/** A test with one session whose settings are those that the public functions pin. */
-const withPinned = (body: (owner: Session) => Promise<void>): Promise<void> =>
+const pinned = `set timezone = 'UTC'; set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'; set standard_conforming_strings = on`;
+
+/** A session whose settings are those that the public functions pin. Nothing is changed by it. */
+const withPinned = sharedOwner(pinned);
+
+/** The same in a database of the test's own, for what makes tables or replaces functions. */
+const withOwn = (body: (owner: Session) => Promise<void>): Promise<void> =>
     withOwner(async (owner) => {
-        await owner.run(`set timezone = 'UTC'; set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres';
-                         set standard_conforming_strings = on`);
+        await owner.run(pinned);
         await body(owner);
     });
 
@@ -106,7 +110,7 @@ describe('bounds are what PostgreSQL prints for a partition', () => {
     ];
 
     test.each(cases)('%s by %s %o', (type, step, ask) =>
-        withPinned(async (owner) => {
+        withOwn(async (owner) => {
             await owner.run(`create table t (k ${type}) partition by range (k)`);
             expect(await owner.run("select atttypmod from pg_attribute where attrelid = 't'::regclass and attname = 'k'"))
                 .toEqual([{ atttypmod: Number(/, (-?\d+), /.exec(call(type, step, ask))?.[1]) }]);
@@ -131,7 +135,7 @@ test.each<[string, string, Ask]>([
     ['timestamptz(0)', '1 day', { from: '2026-11-20 23:59:59.6' }],
     ['timestamp(3)', '1 day', { from: '2026-11-20 23:59:59.9996' }],
 ])('a value that %s rounds leads to the cell where an insert puts it: %s %o', (type, step, ask) =>
-    withPinned(async (owner) => {
+    withOwn(async (owner) => {
         const [cell] = await grid(owner, type, step, ask);
         await owner.run(`create table t (k ${type}) partition by range (k);
                          create table p partition of t for values from ('${cell?.lower_bound}') to ('${cell?.upper_bound}');
@@ -139,7 +143,7 @@ test.each<[string, string, Ask]>([
     }));
 
 test('negative control: not rounded, the value leads to the cell before', () =>
-    withPinned(async (owner) => {
+    withOwn(async (owner) => {
         await withoutGuard(owner, '_number_point_v1', "if argument <> 'origin' then", 'if false then');
         await withoutGuard(owner, '_time_grid_v1', 'if key_typmod >= 0 and', 'if false and');
         expect(labels(await grid(owner, 'numeric(10,2)', '10', { from: '9.995' }))).toEqual(['0000000000000']);
@@ -280,14 +284,14 @@ describe('times', () => {
         }));
 
     test('negative control: without the look at empty cells the day that Apia skipped is one', () =>
-        withPinned(async (owner) => {
+        withOwn(async (owner) => {
             await withoutGuard(owner, '_time_grid_v1', 'if v_low < v_high and', 'if');
             const cells = await grid(owner, 'timestamptz', '1 day', { from: '2011-12-29', zone: 'Pacific/Apia', ahead: 1 });
             expect(() => expectGrid(cells)).toThrow();
         }));
 
     test('negative control: taken for true, the estimate of the first cell is one too far', () =>
-        withPinned(async (owner) => {
+        withOwn(async (owner) => {
             await withoutGuard(owner, '_time_grid_v1', 'exit when v_low <= v_from;', 'exit;');
             expect(labels(await grid(owner, 'date', '1 month', { from: '2026-03-30', origin: '2026-01-31' }))).toEqual(['2026_03_31']);
         }));
@@ -432,7 +436,7 @@ describe('keys that count from 1970', () => {
         }));
 
     test('negative control: rounded to microseconds, the last nanosecond of a cell leads to the next', () =>
-        withPinned(async (owner) => {
+        withOwn(async (owner) => {
             const ask: Ask = { epoch: 'ns', from: '1763600000999999999' };
             await withoutGuard(owner, '_time_point_v1', 'floor(v_number * (1000000 / unit))', 'round(v_number * (1000000 / unit))');
             expect(bounds(await grid(owner, 'bigint', '1 second', ask))).toEqual(['1763600001000000000 1763600002000000000']);
@@ -440,7 +444,7 @@ describe('keys that count from 1970', () => {
 });
 
 test('collations do not matter: only ASCII digits are digits, and units are read in any case; negative control', (context) =>
-    withPinned(async (owner) => {
+    withOwn(async (owner) => {
         const [icu] = await owner.run("select from pg_collation where collname = 'tr-x-icu'");
         if (!icu) missing(context, 'the server has no ICU collations');
         const turkish = (type: string, step: string, ask: Ask): string =>

@@ -205,17 +205,20 @@ async function expectAllRight(options: Race, title: string): Promise<void> {
     });
 }
 
-describe.each(Object.entries(protocols))('%s', (title, protocol) => {
-    describe.each(['1s', '100ms'])('deadlock_timeout %s', (timeout) => {
-        // All of them with make hunt.
-        test.for(repeats > 1 ? [1, 3] : [timeout === '1s' ? 1 : 3])('32 clients, %s row(s) a write, 1, 4 and 32 new originators, a new band under load: all is there, once', (size, context) =>
+/** Of what is crossed with every protocol make hunt races all, make test one for each protocol, so that each has its turn. */
+const turn = <Case>(cases: readonly Case[], at: number): readonly Case[] =>
+    repeats > 1 ? cases : cases.filter((_case, n) => n === at % cases.length);
+
+describe.each(Object.entries(protocols).map(([title, protocol], at) => ({ title, protocol, at })))('$title', ({ title, protocol, at }) => {
+    describe.each(turn(['1s', '100ms'], at))('deadlock_timeout %s', (timeout) => {
+        test.for(turn([1, 3], at))('32 clients, %s row(s) a write, 1, 4 and 32 new originators, a new band under load: all is there, once', (size, context) =>
             withTestDatabase(async (database) => {
                 if (timeout !== '1s') await setDeadlockTimeout(context, database, timeout);
                 await expectAllRight({ database, protocol, size, shapes, rounds: shapes.length * repeats }, `${title}, deadlock_timeout ${timeout}`);
             }));
     });
 
-    test.for(isolationLevels.slice(1))('32 clients at %s, 3 rows a write, 4 new originators, a new band under load: the same', (isolation) =>
+    test.for(turn(isolationLevels.slice(1), at))('32 clients at %s, 3 rows a write, 4 new originators, a new band under load: the same', (isolation) =>
         withTestDatabase(async (database) => {
             const raced = shapes.filter(({ originators }) => originators === 4);
             await expectAllRight({ database, isolation, protocol, size: 3, shapes: raced, rounds: raced.length * repeats }, `${title}, ${isolation}`);
@@ -224,7 +227,8 @@ describe.each(Object.entries(protocols))('%s', (title, protocol) => {
     test('32 clients through PgBouncer, 3 rows a write: the same', (context) =>
         withTestDatabase(async (database) => {
             const url = pooled(context, database);
-            await expectAllRight({ database, url, protocol, size: 3, shapes, rounds: shapes.length * repeats }, `${title}, PgBouncer`);
+            const raced = repeats > 1 ? shapes : shapes.filter(({ originators }) => originators === 4);
+            await expectAllRight({ database, url, protocol, size: 3, shapes: raced, rounds: raced.length * repeats }, `${title}, PgBouncer`);
         }));
 });
 
@@ -272,8 +276,8 @@ const naive: Record<string, (schema: string) => string> = {
 const naiveEnsure: Ensure = (schema, rows) => rows.flatMap(({ originator, seq }) => ['meta', 'blob'].map((table) =>
     `select ${schema}.naive('${table}', ${originator}, ${Math.floor(seq / band)})`)).join('; ');
 
-describe.each(Object.entries(naive))('negative control: %s', (title, prepare) => {
-    test.for(Object.entries(protocols))('%s: clients fail', ([name, protocol], context) =>
+describe.each(Object.entries(naive).map(([title, prepare], at) => ({ title, prepare, at })))('negative control: $title', ({ title, prepare, at }) => {
+    test.for(turn(Object.entries(protocols), at))('%s: clients fail', ([name, protocol], context) =>
         withTestDatabase(async (database) => {
             await setDeadlockTimeout(context, database, '100ms');
             const raced = shapes.filter(({ originators, begun }) => !begun && (originators === 4 || repeats > 1));

@@ -40,8 +40,8 @@ const long = Boolean(process.env.PG_ENSURE_LONG);
 const chaosRounds = (short: number): number => (long ? 12 : short);
 
 for (const [victim, path, rounds] of [
-    ['replica', 'direct', chaosRounds(4)], ['container', 'direct', chaosRounds(2)],
-    ['replica', 'through PgBouncer', chaosRounds(2)], ['container', 'through PgBouncer', chaosRounds(2)],
+    ['replica', 'direct', chaosRounds(2)], ['container', 'direct', chaosRounds(1)],
+    ['replica', 'through PgBouncer', chaosRounds(1)], ['container', 'through PgBouncer', chaosRounds(1)],
 ] as [Victim, Path, number][]) {
     test(`12 replicas, ${rounds} rounds, the winner's ${victim} killed 20 to 400 ms after it has the lock or has begun a file, ${path}: survivors exit 0, every file once`, async (context) => {
         const { kills, failures } = await chaos(context, victim, path, rounds, (kill) => (kill % 2 ? 'locked' : 'begun'));
