@@ -59,7 +59,8 @@ const unfenced: Parameters<typeof withoutGuards>[0] = {
     'migrate/dbmate.js': [["stdio: ['ignore', 'pipe', 'pipe']", "stdio: ['ignore', 'ignore', 'pipe']"], ['text(child.stdout)', "''"]],
 };
 
-test('control: the same without the fence shows failures', (context) => withoutGuards(unfenced, async (cli) => {
+// Chance, which a slow machine may not have in 24 rounds; lock.test.ts shows the same by steps.
+if (long) test('control: the same without the fence shows failures', (context) => withoutGuards(unfenced, async (cli) => {
     let rounds = 0;
     let failures: string[] = [];
     while (!failures.length && rounds < 24) {
