@@ -10,7 +10,7 @@ import { exitCodes } from './errors.js';
  * With PG=all every file runs on the default major, and on the others too but for these, each with the majors it has besides.
  * What asks a server nothing that differs from one to the next has none: the runner with dbmate and PgBouncer, the harness, the pages, the
  * arithmetic of grids, random sequences (that every file of sql/ is applied and taken back on each major is shown by catalog.test.ts).
- * What takes long takes turns. PG=14 and the like run everything there.
+ * What takes long takes turns. PG=14 and the like run everything there, and so does PG=all with files named, as in make hunt and make chaos.
  */
 const fewerMajors: Record<string, readonly Major[]> = {
     'test/migrate/**': [],
@@ -30,6 +30,7 @@ const wanted = ((): readonly Major[] => {
         process.exit(exitCodes.usage);
     }
 })();
+const named = process.argv.slice(2);
 const sums = { passed: 0, failed: 0, skipped: 0 };
 const failed: string[] = [];
 const vitest = join(dirname(createRequire(import.meta.url).resolve('vitest/package.json')), 'vitest.mjs');
@@ -40,10 +41,10 @@ for (const major of wanted) {
     const where = process.env.DATABASE_URL ? 'On the server of DATABASE_URL' : `On PostgreSQL ${major}`;
     console.log(where);
     const left = Object.entries(fewerMajors)
-        .filter(([, others]) => wanted.length > 1 && major !== defaultMajor && !others.includes(major))
+        .filter(([, others]) => wanted.length > 1 && named.length === 0 && major !== defaultMajor && !others.includes(major))
         .map(([files]) => files);
     if (left.length) console.log(`left to other majors, make test PG=${major} runs them here: ${left.join(' ')}`);
-    const { status } = spawnSync(process.execPath, [vitest, 'run', ...process.argv.slice(2), ...left.flatMap((files) => ['--exclude', files])], {
+    const { status } = spawnSync(process.execPath, [vitest, 'run', ...named, ...left.flatMap((files) => ['--exclude', files])], {
         stdio: 'inherit',
         env: { ...process.env, PG: major, PG_ENSURE_COUNTS: counts },
     });
