@@ -1,5 +1,4 @@
-import { tmpdir } from 'node:os';
-import { cpus } from 'node:os';
+import { cpus, tmpdir } from 'node:os';
 import { majorOf, temporaryServer } from './embedded.js';
 import { stampede } from './harness/stampede.js';
 import { connectOptions } from './harness/sessions.js';
