@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help node migrate status test chaos hunt bench lint typecheck psql sql start stop clean
+.PHONY: help node migrate status test chaos hunt bench bench-unique bench-stall lint typecheck psql sql run start stop clean
 
 # A dollar sign in Q reaches the shell as it is.
 override Q := $(value Q)
@@ -9,7 +9,7 @@ export Q
 run = node dist/cli.js
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 migrate: dist/cli.js ## install ensure in DATABASE_URL or in an embedded PostgreSQL (PG=14 to PG=18)
 	@$(run) migrate
@@ -23,11 +23,17 @@ test: dist/cli.js ## run the tests (PG=14 to PG=18, PG=all)
 chaos: dist/cli.js ## kill migrating replicas for 12 rounds of each kind (about 4 minutes)
 	@PG=$(PG) PG_ENSURE_LONG=1 npm test --silent -- test/migrate/races
 
-hunt: dist/cli.js ## check partitions against the model for long, race 40 ranges, and the two-table case 5 times (about 12 minutes)
-	@PG=$(PG) PG_ENSURE_LONG=5 PG_ENSURE_RUNS=60 PG_ENSURE_FIGURES=1 npm test --silent -- test/ensure_partitions/model test/ensure_partitions/races test/ensure_partitions/tree_races
+hunt: dist/cli.js ## check partitions against the model for long, race 40 ranges, the two-table case 5 times, a million rows made unique under load (about 20 minutes)
+	@PG=$(PG) PG_ENSURE_LONG=5 PG_ENSURE_RUNS=60 PG_ENSURE_FIGURES=1 npm test --silent -- test/ensure_partitions/model test/ensure_partitions/races test/ensure_partitions/tree_races test/ensure_unique/live
 
 bench: dist/cli.js ## measure what docs/partitions.md quotes (PG=14 to PG=18)
 	@PG=$(PG) node dist/bench.js
+
+bench-unique: dist/cli.js ## measure what docs/unique.md quotes (PG=14 to PG=18, ROWS=1000000 or ROWS=10000000)
+	@PG=$(PG) ROWS=$(ROWS) node dist/bench-unique.js
+
+bench-stall: dist/cli.js ## measure how long writers wait while a table is made unique (PG=14 to PG=18)
+	@PG=$(PG) ROWS=$(ROWS) node dist/bench-stall.js
 
 lint: node_modules/.installed ## check the style of the code
 	@npm run --silent lint
@@ -40,6 +46,9 @@ psql: dist/cli.js ## open psql in the database
 
 sql: dist/cli.js ## run SQL without psql: make sql Q='select 1'
 	@$(run) sql "$$Q"
+
+run: dist/cli.js ## run a plan until it has no rows: make run Q='select * from ensure.plan_partitions_v1(…)'
+	@$(run) run "$$Q"
 
 start: dist/cli.js ## start the embedded server and print its URL
 	@$(run) start

@@ -14,6 +14,7 @@ import { stopDevelopment } from './development.js';
 import { codeOf, exitCodes, UserError } from './errors.js';
 import { failureOf } from './failure.js';
 import { answers, json, message, table } from './print.js';
+import { addRunCommand } from './run/command.js';
 
 const print = (text: string): void => void process.stdout.write(`${text}\n`);
 const complain = (text: string): void => void process.stderr.write(`${text}\n`);
@@ -27,7 +28,7 @@ const program = new Command('pg-ensure').description(description).version(versio
 Environment:
   DATABASE_URL   the database to work on; without it an embedded PostgreSQL is started for this folder
   MIGRATION_DATABASE_URL
-                 preferred by migrate, rollback and resolve: another role, or the server itself behind a pooler
+                 preferred by migrate, rollback, resolve and run: another role, or the server itself behind a pooler
   PG_ENSURE_SKIP 1: migrate applies nothing, another runner does
   PG             major version of the embedded PostgreSQL: ${majors.join(', ')} (default ${defaultMajor})
   PG_CONTAINER   an image to run with Docker instead of it, such as timescale/timescaledb:latest-pg17
@@ -44,7 +45,9 @@ Exit codes:
   14 the files are wrong (pg-ensure verify)
   128 and more: ended by that signal`);
 
-addMigrationCommands(program, { open: openFrom, print, complain, guide });
+const surface = { open: openFrom, print, complain, guide };
+addMigrationCommands(program, surface);
+addRunCommand(program, surface);
 
 program.command('sql').description('run SQL and print the rows, where there is no psql')
     .argument('<query>', 'one or several statements').option('--json', 'print rows as JSON, values as text')

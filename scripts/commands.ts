@@ -53,7 +53,7 @@ function duration(text: string): number {
     return Number(amount) * (units[unit] ?? NaN);
 }
 
-const durationOption = (flags: string, text: string, preset: string): Option => (
+export const durationOption = (flags: string, text: string, preset: string): Option => (
     new Option(flags, text).argParser(duration).default(duration(preset), preset)
 );
 
@@ -219,7 +219,7 @@ export function addMigrationCommands(program: Command, { open, print, complain, 
 }
 
 /** Ctrl-C and SIGTERM stop the work, and what it has in the server; a second one ends this process at once. */
-function interruption(): AbortSignal {
+export function interruption(): AbortSignal {
     const stop = new AbortController();
     for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
         process.once(name, () => stop.abort(new UserError(

@@ -1,6 +1,7 @@
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { accessSync, chownSync, constants, existsSync, mkdtempSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
+import type { Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -98,11 +99,18 @@ export async function stopServer(dataFolder: string, mode: StopMode = 'fast'): P
     return true;
 }
 
-/** A server whose stop() also removes its data, which is kept in memory where the machine has plenty, or below `parent`. */
+/**
+ * A server whose stop() also removes its data, which is kept in memory where the machine has plenty, or below `parent`. It ends
+ * with this process, however that ends.
+ */
 export async function temporaryServer(major: Major, settings: Record<string, string> = {}, parent = memory()): Promise<Server> {
     const folder = temporaryFolder(parent);
     const dataFolder = join(folder, 'data');
-    const remove = (): void => rmSync(folder, { recursive: true, force: true });
+    const dismiss = removedWithUs(folder);
+    const remove = (): void => {
+        rmSync(folder, { recursive: true, force: true });
+        dismiss();
+    };
     try {
         const password = newPassword();
         await initdb(major, dataFolder, { password });
@@ -112,6 +120,22 @@ export async function temporaryServer(major: Major, settings: Record<string, str
         remove();
         throw error;
     }
+}
+
+/** Reads until this process has gone. The recorded pid may be another's by then: a server's working folder is its data folder. */
+const lastRites = `
+    read -r _
+    pid=$(head -n 1 "$1/data/postmaster.pid")
+    runs() { if [ -e /proc/self ]; then [ "/proc/$pid/cwd" -ef "$1/data" ]; else kill -0 "$pid"; fi; }
+    while runs "$1"; do kill -QUIT "$pid"; sleep 0.1; done
+    for _ in 1 2 3 4 5 6 7 8 9; do rm -rf "$1" && exit; sleep 1; done`;
+
+/** A shell of its own, which no signal to our group reaches, ends the server in `folder` and removes it when we are gone. */
+function removedWithUs(folder: string): () => void {
+    const shell = spawn('/bin/sh', ['-c', lastRites, 'sh', folder], { detached: true, cwd: '/', stdio: ['pipe', 'ignore', 'ignore'] });
+    shell.unref();
+    (shell.stdin as Socket).unref();
+    return () => void shell.kill();
 }
 
 async function run(major: Major, name: 'initdb' | 'pg_ctl', args: string[]): Promise<void> {

@@ -1,4 +1,5 @@
-import { spawnSync } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
@@ -8,17 +9,22 @@ import { exitCodes } from './errors.js';
 
 /**
  * With PG=all every file runs on the default major, and on the others too but for these, each with the majors it has besides.
- * What asks a server nothing that differs from one to the next has none: the runner with dbmate and PgBouncer, the harness, the pages, the
+ * What asks a server nothing that differs from one to the next has none: the runners with dbmate and PgBouncer, the harness, the pages, the
  * arithmetic of grids, random sequences (that every file of sql/ is applied and taken back on each major is shown by catalog.test.ts).
  * What takes long takes turns. PG=14 and the like run everything there, and so does PG=all with files named, as in make hunt and make chaos.
  */
 const fewerMajors: Record<string, readonly Major[]> = {
-    'test/migrate/**': [],
-    'test/harness/**': [],
+    'test/{migrate,run,harness}/**': [],
     'test/docs.test.ts': [],
     'test/ensure_partitions/{grid,model}.test.ts': [],
-    'test/ensure_partitions/{races,strategies,operations}.test.ts': ['14', '16'],
-    'test/ensure_partitions/{tree_races,delegate}.test.ts': ['15', '17'],
+    'test/ensure_partitions/{races,operations,contract}.test.ts': ['14'],
+    'test/ensure_partitions/{tree_steps,delegate}.test.ts': ['15'],
+    'test/ensure_partitions/{servers,strategies}.test.ts': ['16'],
+    'test/ensure_partitions/tree_races.test.ts': ['17'],
+    'test/ensure_unique/{children,sweep,undo,undo_races,contract,rewrite}.test.ts': ['14'],
+    'test/ensure_unique/{circles,check,locks,live}.test.ts': ['15'],
+    'test/ensure_unique/{gate,plan,keys,cases,input}.test.ts': ['14', '16'],
+    'test/ensure_unique/{races,behind,foreign_keys,ahead,undo_refused}.test.ts': ['17'],
 };
 
 /** `make test`: vitest once for each major of PG (18, or all), then what failed on which, and one line with the sums. */
@@ -35,7 +41,17 @@ const sums = { passed: 0, failed: 0, skipped: 0 };
 const failed: string[] = [];
 const vitest = join(dirname(createRequire(import.meta.url).resolve('vitest/package.json')), 'vitest.mjs');
 
+let running: ChildProcess | undefined;
+let interrupted = false;
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.on(signal, () => {
+        interrupted = true;
+        running?.kill(signal); // else it would run on without us
+    });
+}
+
 for (const major of wanted) {
+    if (interrupted) break;
     const folder = mkdtempSync(join(tmpdir(), 'pg-ensure-counts-'));
     const counts = join(folder, 'counts.json');
     const where = process.env.DATABASE_URL ? 'On the server of DATABASE_URL' : `On PostgreSQL ${major}`;
@@ -44,10 +60,11 @@ for (const major of wanted) {
         .filter(([, others]) => wanted.length > 1 && named.length === 0 && major !== defaultMajor && !others.includes(major))
         .map(([files]) => files);
     if (left.length) console.log(`left to other majors, make test PG=${major} runs them here: ${left.join(' ')}`);
-    const { status } = spawnSync(process.execPath, [vitest, 'run', ...named, ...left.flatMap((files) => ['--exclude', files])], {
+    running = spawn(process.execPath, [vitest, 'run', ...named, ...left.flatMap((files) => ['--exclude', files])], {
         stdio: 'inherit',
         env: { ...process.env, PG: major, PG_ENSURE_COUNTS: counts },
     });
+    const [status] = await once(running, 'exit') as [number | null];
     try {
         const of = JSON.parse(readFileSync(counts, 'utf8')) as typeof sums & { failures: string[] };
         sums.passed += of.passed;

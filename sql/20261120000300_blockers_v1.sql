@@ -15,19 +15,24 @@ as $fn$
 --          DETAIL. Prepared transactions are named by gid.
 -- Rights   what pg_stat_activity hides from this role is left out of the words
 with conflicts (mode, held) as (
-    values ('share update exclusive',
+    values ('access share', '{AccessExclusiveLock}'::text[]),
+           ('share update exclusive',
             '{ShareUpdateExclusiveLock,ShareLock,ShareRowExclusiveLock,ExclusiveLock,'
-            'AccessExclusiveLock}'::text[]),
+            'AccessExclusiveLock}'),
            ('share row exclusive',
             '{RowExclusiveLock,ShareUpdateExclusiveLock,ShareLock,ShareRowExclusiveLock,'
             'ExclusiveLock,AccessExclusiveLock}'),
+           ('exclusive',
+            '{RowShareLock,RowExclusiveLock,ShareUpdateExclusiveLock,ShareLock,'
+            'ShareRowExclusiveLock,ExclusiveLock,AccessExclusiveLock}'),
            ('access exclusive',
             '{AccessShareLock,RowShareLock,RowExclusiveLock,ShareUpdateExclusiveLock,ShareLock,'
             'ShareRowExclusiveLock,ExclusiveLock,AccessExclusiveLock}')
 )
 select l.relation::regclass,
        l.mode,
-       exists (select from pg_stat_progress_create_index as p where p.pid = l.pid),
+       l.mode = 'ShareUpdateExclusiveLock' -- a plain build has SHARE, and comes to its end
+       and exists (select from pg_stat_progress_create_index as p where p.pid = l.pid),
        a.pid is not null and a.usesysid is null, -- the one part of a worker that everybody may see
        case
            when l.pid is null then format('prepared transaction %L', x.gid)

@@ -106,7 +106,7 @@ as $fn$
 --          55006  parent is in use by this session, as in a trigger on it
 --          55P03  max_wait was spent waiting for locks; DETAIL names the holders
 --          NS001  a value came out as another one, rounded by a type modifier, or equals one that a
---          partition has
+--                 partition has
 --          NS002  partitions are missing, and the setting ensure.ddl is off
 --          NS003  a lock was not to be had, and this transaction has already written: ensure first
 --          NS004  the default partition holds rows with a value, or takes longer than max_block

@@ -68,5 +68,6 @@ When PostgreSQL says 42883, "function … does not exist", it is the types: \`st
 \`max_block\` and \`max_wait\` are quoted intervals, \`from_value\` and \`until_value\` have one type. Or the version (\`_v1\`) or the schema is missing.
 
 `;
+        expect(sections.join('\n'), 'a line that begins with no code').not.toContain('| ? |');
         await expect(`${head}${sections.join('\n')}`).toMatchFileSnapshot('../docs/errors.md');
     })));

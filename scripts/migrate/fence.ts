@@ -2,7 +2,7 @@ import format from 'pg-format';
 import type { Sql } from 'postgres';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { codeOf, exitCodes, UserError } from '../errors.js';
-import type { Ledger } from './ledger.js';
+import type { Lock } from './ledger.js';
 
 export interface Run {
     id: string;
@@ -21,7 +21,7 @@ interface Remnant {
 const graceSeconds = 3;
 const pollMs = 100;
 
-export const runOf = (ledger: Ledger, id: string, pooled: boolean): Run => (
+export const runOf = (ledger: Pick<Lock, 'sessions'>, id: string, pooled: boolean): Run => (
     { id, application: `${ledger.sessions}/${id}${pooled ? '/pooled' : ''}` }
 );
 
@@ -33,7 +33,7 @@ export const signed = (text: string, { application }: Run): string => text.repla
  * started may live: it is waited for while it works, since it may finish, and ended when it does nothing.
  */
 export async function fence(
-    sql: Sql, ledger: Ledger, run: Run, deadline: number, stop: AbortSignal,
+    sql: Sql, ledger: Pick<Lock, 'sessions'>, run: Run, deadline: number, stop: AbortSignal,
     say: (remnant: { pid: number; application: string; query: string }) => void,
 ): Promise<void> {
     const told = new Set<number>();
@@ -56,7 +56,7 @@ export async function fence(
 }
 
 /** Ends what this run has in the server; false when it is not gone in time. */
-export async function endSessions(sql: Sql, ledger: Ledger, run: Run): Promise<boolean> {
+export async function endSessions(sql: Sql, ledger: Pick<Lock, 'sessions'>, run: Run): Promise<boolean> {
     for (const deadline = Date.now() + 10_000; Date.now() < deadline; await sleep(pollMs)) {
         const mine = await sessions(sql, work(ledger, run, 'mine'));
         if (!mine.length) return true;
@@ -69,7 +69,7 @@ export async function endSessions(sql: Sql, ledger: Ledger, run: Run): Promise<b
  * Behind a pooler a name stays on a connection that serves somebody else by now: there only a signed statement counts, which
  * runs or whose transaction is open.
  */
-export function work(ledger: Ledger, { application }: Run, whose: 'mine' | 'others'): string {
+export function work(ledger: Pick<Lock, 'sessions'>, { application }: Run, whose: 'mine' | 'others'): string {
     const is = whose === 'mine' ? 'is true' : 'is false';
     return format(`a.datname = current_database() and a.pid <> pg_backend_pid() and (
         a.application_name like %L and a.application_name not like '%%/pooled%%' and (a.application_name = %L) ${is}

@@ -4,8 +4,16 @@ import type { Sql } from 'postgres';
 import { codeOf, exitCodes, UserError } from '../errors.js';
 import type { ConcurrentIndex } from './statements.js';
 
+/** An advisory lock, and the name by which sessions that work under it are known. */
+export interface Lock {
+    /** 64 bits as text, written into statements as a literal. */
+    key: string;
+    /** Starts the application_name of every session that works. */
+    sessions: string;
+}
+
 /** dbmate's table, ours beside it, and the advisory lock that guards both. */
-export interface Ledger {
+export interface Ledger extends Lock {
     schema: string;
     name: string;
     /** What --migrations-table of dbmate is given. */
@@ -13,10 +21,6 @@ export interface Ledger {
     /** Quoted, schema and all. */
     sql: string;
     history: string;
-    /** 64 bits as text, written into statements as a literal. */
-    key: string;
-    /** Starts the application_name of every session that applies a file. */
-    sessions: string;
 }
 
 export interface Recorded {
@@ -69,6 +73,11 @@ export interface Facts {
 
 const suffix = '_history';
 
+export function lockOf(what: string): Lock {
+    const digest = createHash('sha256').update(`pg-ensure ${what}`).digest();
+    return { key: digest.readBigInt64BE().toString(), sessions: `pg-ensure/${digest.toString('hex', 0, 4)}` };
+}
+
 export async function ledgerOf(sql: Sql, table: string): Promise<Ledger> {
     const parts = table.split('.');
     const name = parts.at(-1) ?? '';
@@ -77,14 +86,12 @@ export async function ledgerOf(sql: Sql, table: string): Promise<Ledger> {
             + `${63 - suffix.length} bytes and without %`, exitCodes.usage);
     }
     const schema = parts.length === 2 ? parts[0] ?? '' : await schemaOf(sql, name);
-    const digest = createHash('sha256').update(`pg-ensure migrate ${schema}.${name}`).digest();
     return {
         schema, name,
         table: `${schema}.${name}`,
         sql: format('%I.%I', schema, name),
         history: format('%I.%I', schema, `${name}${suffix}`),
-        key: digest.readBigInt64BE().toString(),
-        sessions: `pg-ensure/${digest.toString('hex', 0, 4)}`,
+        ...lockOf(`migrate ${schema}.${name}`),
     };
 }
 
@@ -131,17 +138,22 @@ function factsQuery(ledger: Ledger, indexes: ConcurrentIndex[], known: 'history'
         select coalesce(json_agg(json_build_object('version', h.version, 'run', h.run_id, 'since', h.started_at,
             'finished', h.duration is not null, 'error', h.error)), ${none})
         from ${ledger.history} as h where not exists (select from ${ledger.sql} as l where l.version = h.version))` : none;
-    const key = BigInt.asUintN(64, BigInt(ledger.key));
     return `select json_build_object(
         'serverVersion', current_setting('server_version_num')::int, 'linux', version() ~ 'linux',
         'standby', pg_is_in_recovery(), 'backend', pg_backend_pid(),
         'recorded', ${recorded}, 'unfinished', ${unfinished}, 'invalidIndexes', ${indexes.length ? invalidQuery(indexes) : none},
-        'holder', (
-            select json_build_object('pid', l.pid, 'application', a.application_name, 'since', a.xact_start)
-            from pg_locks as l left join pg_stat_activity as a on a.pid = l.pid
-            where l.locktype = 'advisory' and l.granted and l.objsubid = 1
-              and l.database = (select d.oid from pg_database as d where d.datname = current_database())
-              and l.classid = ${key >> 32n}::oid and l.objid = ${key & 0xffffffffn}::oid limit 1)) as facts`;
+        'holder', (${holderQuery(ledger)})) as facts`;
+}
+
+/** Who has the lock, as one value of json; no row when nobody has. */
+export function holderQuery(lock: Lock): string {
+    const key = BigInt.asUintN(64, BigInt(lock.key));
+    return `
+        select json_build_object('pid', l.pid, 'application', a.application_name, 'since', a.xact_start) as holder
+        from pg_locks as l left join pg_stat_activity as a on a.pid = l.pid
+        where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+          and l.database = (select d.oid from pg_database as d where d.datname = current_database())
+          and l.classid = ${key >> 32n}::oid and l.objid = ${key & 0xffffffffn}::oid limit 1`;
 }
 
 /** Remnants of concurrent builds that our files asked for; one that is being built right now is none. */
