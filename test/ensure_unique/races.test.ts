@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { stampede } from '../../scripts/harness/stampede.js';
 import { withSessions } from '../../scripts/harness/sessions.js';
 import { pooled, withTestDatabase } from '../context.js';
+import { until } from '../until.js';
 
 const callers = 16;
 const rounds = 6;
@@ -95,11 +96,13 @@ test('16 callers against 4 that insert duplicates all the time: every call ok, n
                 }
             });
             try {
+                await until('a duplicate is in', () => codes.has('ok'));
                 const report = await stampede({
                     owner: url, callers, rounds: 3, isolation: 'read committed', transaction: false,
                     steps: (_caller, round) => [ensure(round, remove)],
                 });
                 expect(report.codes).toEqual({ ok: callers * 3 });
+                await until('one is refused', () => codes.has('23505'));
             } finally {
                 busy = false;
                 await Promise.all(writing);
