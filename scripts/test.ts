@@ -24,6 +24,7 @@ const fewerMajors: Record<string, readonly Major[]> = {
     'test/ensure_unique/{children,sweep,undo,undo_races,contract,rewrite}.test.ts': ['14'],
     'test/ensure_unique/{circles,check,locks,live}.test.ts': ['15'],
     'test/ensure_unique/{gate,plan,keys,cases,input}.test.ts': ['14', '16'],
+    'test/ensure_row/{hot,rows,plan}.test.ts': ['14', '16'],
     'test/ensure_unique/{races,behind,foreign_keys,ahead,undo_refused}.test.ts': ['17'],
 };
 

@@ -160,8 +160,6 @@ language plpgsql
 volatile
 security invoker
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set jit = off
 as $fn$
 -- _look_row_v1: the row of target that has one of the unique keys of attributes.
 --

@@ -86,46 +86,75 @@ $fn$;
 comment on function ensure._make_row_v1(regclass, jsonb, name[], text) is
     'As ensure_row_v1, when the row was not found at once.';
 
-create function ensure._look_plain_v1(
+create function ensure._row_query_v1(
     target regclass,
-    keys oid[],
-    matches text[]
+    attributes jsonb,
+    key name[]
 )
-returns jsonb
+returns text
 language plpgsql
-volatile
+stable
 security invoker
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
 as $fn$
--- _look_plain_v1: the one row of target for which one of several conditions is true.
+-- _row_query_v1: SQL for the row that has the unique key of attributes, if that is plain.
 --
--- Returns  null when there is none
--- Errors   NS014  there are two
+-- Returns  null when attributes have no key, or several, or one with more to it than columns of
+--          PostgreSQL's own types: then _look_row_v1 says. What this finds is right; what it does
+--          not find may be there, as a value that the column rounds
 declare
-    v_row record;
-    v_first record;
-    v_data jsonb;
+    v_index record;
+    v_name text;
+    v_match text;
+    v_query text;
 begin
-    for v_row in execute (
-        select string_agg(format('select to_jsonb("~t".*) as data, %L as key,'
-                                 ' row("~t".tableoid, "~t".ctid)::text as place from %s as "~t"'
-                                 ' where %s', m.key::regclass, ensure._from_v1(target), m.match),
-                          ' union all ' order by m.place)
-        from unnest(keys, matches) with ordinality as m (key, match, place))
+    for v_index in
+        select i.indnkeyatts as width, i.indexprs is null as of_columns,
+               i.indpred is null and 16384 > all (i.indclass) and 16384 > all (i.indcollation)
+                   as plain,
+               array(select a.attname::text
+                     from pg_attribute as a
+                     where a.attrelid = i.indrelid
+                       and a.attnum = any ((i.indkey::int2[])[0:i.indnkeyatts - 1])
+                       and a.attcollation < 16384 and a.atttypid < 16384
+                       and a.atttypid <> 3802) as names -- jsonb
+        from pg_index as i
+        where i.indrelid = target and i.indisunique and i.indisvalid and i.indimmediate
     loop
-        if v_data is null then
-            v_data := v_row.data;
-            v_first := v_row;
-        elsif v_first.place <> v_row.place then
-            perform ensure._raise_two_rows_v1(target, v_first.key, v_data, v_row.key, v_row.data);
+        if not v_index.plain or not v_index.of_columns
+           or cardinality(v_index.names) < v_index.width then
+            if key is null and (not v_index.of_columns or attributes ?& v_index.names) then
+                return null;
+            end if;
+        elsif attributes ?& v_index.names
+              and (key is null or v_index.names @> key::text[] and v_index.names <@ key::text[])
+        then
+            if v_query is not null then
+                return null;
+            end if;
+            v_match := null;
+            foreach v_name in array v_index.names loop
+                if jsonb_typeof(attributes -> v_name) not in ('string', 'number', 'boolean') then
+                    return null;
+                end if;
+                v_match := concat_ws(' and ', v_match, format('"~t".%I = %L', v_name,
+                                                              attributes ->> v_name));
+            end loop;
+            v_query := format(
+                'select to_jsonb("~t".*) from %s%s as "~t" where %s',
+                case when pg_relation_filenode(target) is not null then 'only ' end, target,
+                v_match);
         end if;
     end loop;
-    return v_data;
+    return v_query;
 end
 $fn$;
 
-comment on function ensure._look_plain_v1(regclass, oid[], text[]) is
-    'The one row of target for which one of several conditions is true.';
+comment on function ensure._row_query_v1(regclass, jsonb, name[]) is
+    'SQL for the row that has the unique key of attributes, if that is plain.';
 
 create function ensure.ensure_row_v1(
     target regclass,
@@ -140,9 +169,6 @@ language plpgsql
 volatile
 security invoker
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set jit = off
-set plan_cache_mode = force_generic_plan
 as $fn$
 -- ensure_row_v1: target has one row with a unique key of attributes.
 --
@@ -167,59 +193,19 @@ as $fn$
 -- Races    an INSERT that conflicts waits for the other to commit or roll back, then looks again.
 --          A found row is not locked: it may go before the caller uses it
 -- Rights   SELECT on all columns, INSERT on those of attributes; with revive UPDATE of them.
---          Policies of row security hold
+--          Policies of row security hold. Triggers fire, with the search_path of their own or
+--          pg_catalog
 declare
-    v_index record;
-    v_name text;
-    v_match text;
-    v_matches text[] := '{}';
-    v_keys oid[] := '{}';
-    v_plain boolean := revive is null;
+    v_query text;
 begin
     if num_nulls(target, attributes) > 0 or jsonb_typeof(attributes) <> 'object' then
         perform ensure._raise_attributes_v1(target, attributes);
     end if;
-    -- Keys of plain columns are looked up here, with little to plan; all else in _look_row_v1.
-    for v_index in
-        select i.indexrelid as oid, i.indnkeyatts as width, i.indexprs is null as of_columns,
-               i.indpred is null and 16384 > all (i.indclass) and 16384 > all (i.indcollation)
-                   as plain,
-               array(select a.attname::text
-                     from pg_attribute as a
-                     where a.attrelid = i.indrelid
-                       and a.attnum = any ((i.indkey::int2[])[0:i.indnkeyatts - 1])
-                       and a.attcollation < 16384 and a.atttypid <> 3802 -- jsonb
-                       and not (a.attlen = -1 and a.attalign = 'd')) as names -- composite
-        from pg_index as i
-        where i.indrelid = target and i.indisunique and i.indisvalid and i.indimmediate
-    loop
-        if not v_index.plain or not v_index.of_columns
-           or cardinality(v_index.names) < v_index.width then
-            v_plain := v_plain and (key is not null or v_index.of_columns
-                                                       and not attributes ?& v_index.names);
-        elsif attributes ?& v_index.names
-              and (key is null or v_index.names @> key::text[] and v_index.names <@ key::text[])
-        then
-            v_match := null;
-            foreach v_name in array v_index.names loop
-                v_plain := v_plain and jsonb_typeof(attributes -> v_name)
-                                       in ('string', 'number', 'boolean');
-                v_match := concat_ws(' and ', v_match, format('"~t".%I = %L', v_name,
-                                                              attributes ->> v_name));
-            end loop;
-            v_matches := v_matches || v_match;
-            v_keys := v_keys || v_index.oid;
+    if revive is null then
+        v_query := ensure._row_query_v1(target, attributes, key);
+        if v_query is not null then
+            execute v_query into data;
         end if;
-    end loop;
-    if not v_plain then
-        null;
-    elsif cardinality(v_keys) = 1 then
-        execute format('select to_jsonb("~t".*) from %s%s as "~t" where %s',
-                       case when pg_relation_filenode(target) is not null then 'only ' end, target,
-                       v_match)
-        into data;
-    elsif cardinality(v_keys) > 1 then
-        data := ensure._look_plain_v1(target, v_keys, v_matches);
     end if;
     outcome := 'exists';
     if data is null or (attributes || data) <> data then -- not there, or columns that are not
@@ -234,6 +220,6 @@ comment on function ensure.ensure_row_v1(regclass, jsonb, name[], text) is
 
 -- migrate:down
 drop function ensure.ensure_row_v1(regclass, jsonb, name[], text);
-drop function ensure._look_plain_v1(regclass, oid[], text[]);
+drop function ensure._row_query_v1(regclass, jsonb, name[]);
 drop function ensure._make_row_v1(regclass, jsonb, name[], text);
 drop function ensure._raise_attributes_v1(regclass, jsonb);

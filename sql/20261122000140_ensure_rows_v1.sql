@@ -12,8 +12,6 @@ language plpgsql
 volatile
 security invoker
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set jit = off
 as $fn$
 -- _look_rows_v1: which of rows, by their places, target has no row for.
 --

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { withSessions, type Session } from '../../scripts/harness/sessions.js';
 import { stampede } from '../../scripts/harness/stampede.js';
@@ -83,6 +84,16 @@ describe('the function', () => {
 });
 
 describe('the plan', () => {
+    test('is what docs/rows.md shows', () => withOwner(async (owner) => {
+        const page = readFileSync(new URL('../../docs/rows.md', import.meta.url), 'utf8');
+        const table = /^create table hr\.roles [^;]*;$/m.exec(page)?.[0] ?? 'no table';
+        await owner.run(`create schema hr; ${table}`);
+        expect(await install(owner, 'hr.roles', 'name,scope')).toBe(/```plpgsql\n([^]*?)\n```/.exec(page)?.[1]);
+        const calls = [...page.matchAll(/`(select \* from hr\.ensure_roles\([^`]*)`/g)].map(([, text]) => String(text));
+        for (const statement of calls) expect((await owner.run(statement))[0]?.outcome).toBe('created');
+        expect(calls).toHaveLength(1);
+    }));
+
     test('the name may be another; one that is taken is refused', () => withOwner(async (owner) => {
         await owner.run(`${table}; create table x (k int unique); create function ensure_x(a text) returns int language sql as 'select 1'`);
         await install(owner, 't', 'k', ", 'My function'");

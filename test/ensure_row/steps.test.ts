@@ -129,6 +129,15 @@ describe('what the caller is told', () => {
         expect((await one(dba, ensure({ k: 2 })))).toMatchObject({ outcome: 'created', data: { k: 12 } });
     }, 'create function ten() returns trigger language plpgsql as $$ begin new.k := new.k + 10; return new; end $$; create trigger ten before insert on t for each row execute function ten()'));
 
+    test('triggers run under the settings of the session, but for search_path', () => withTable([], async ({ dba }) => {
+        await dba.run("set enable_bitmapscan = off; set plan_cache_mode = force_custom_plan");
+        expect(await one(dba, ensure({ k: 2 }))).toMatchObject({ data: { v: 'on off force_custom_plan pg_catalog, pg_temp' } });
+        expect((await one(dba, "select concat_ws(' ', outcome, row_count) as line from ensure.ensure_rows_v1('t', '[{\"k\":3}]')"))?.line).toBe('created 1');
+        expect((await one(dba, 'select v from t where k = 3'))?.v).toBe('on off force_custom_plan pg_catalog, pg_temp');
+    }, `create function say() returns trigger language plpgsql as $$ begin new.v := concat_ws(' ', current_setting('enable_seqscan'),
+        current_setting('enable_bitmapscan'), current_setting('plan_cache_mode'), current_setting('search_path')); return new; end $$;
+        create trigger say before insert on t for each row execute function say()`));
+
     test('row security that hides the row that has the key: 42501, and an end; a row it shows is found', (context) =>
         withRole(context, async ({ owner, writer }, role) => {
             await owner.run(`${table}; alter table t enable row level security; create policy own on t using (v = 'mine');
