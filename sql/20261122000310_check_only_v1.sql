@@ -1,4 +1,26 @@
 -- migrate:up
+create function ensure._member_source_v1(
+    target regclass,
+    member jsonb,
+    place integer
+)
+returns text
+language sql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _member_source_v1: SQL for the columns and values of member, which is the argument at place.
+select format('jsonb_to_record($%s) as "~j" (%s)', place, string_agg(
+           format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)), ', '
+           order by a.attnum))
+from pg_attribute as a
+where a.attrelid = target and a.attnum > 0 and not a.attisdropped and member ? a.attname::text
+$fn$;
+
+comment on function ensure._member_source_v1(regclass, jsonb, integer) is
+    'SQL for the columns and values of member, which is the argument at place.';
+
 create function ensure._check_member_v1(
     target regclass,
     member jsonb,
@@ -62,7 +84,7 @@ begin
                    ' too; or leave key out.';
     end if;
     begin
-        execute format('select from jsonb_populate_record(null::%s, $1)', target) using member;
+        execute format('select from %s', ensure._member_source_v1(target, member, 1)) using member;
     exception when data_exception or integrity_constraint_violation then
         get stacked diagnostics v_code = returned_sqlstate, v_problem = message_text;
         raise exception using
@@ -277,3 +299,4 @@ drop function ensure._nulls_v1(regclass, name);
 drop function ensure._check_only_v1(regclass, jsonb, text, text, name[], text, regclass[],
                                     regclass);
 drop function ensure._check_member_v1(regclass, jsonb, name[]);
+drop function ensure._member_source_v1(regclass, jsonb, integer);

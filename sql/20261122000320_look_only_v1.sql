@@ -119,21 +119,28 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 -- _member_row_v1: SQL for the row of target that member, which is $1, would become.
 --
--- Returns  without generated columns; null for the default that is not the same each time
-select format('(select %s from jsonb_populate_record(null::%s, $1) as "~j")', string_agg(
-           format(case when not member ? a.attname::text and d.adbin is not null
-                            and not exists (
-                                select from regexp_matches(d.adbin::text,
-                                                           ':(?:opfuncid|funcid) (\d+)', 'g')
-                                            as m (oids)
-                                join pg_proc as p on p.oid = m.oids[1]::oid
-                                where p.provolatile = 'v')
-                       then '(%1$s)::%2$s as %3$I' else '"~j".%3$I' end,
-                  pg_get_expr(d.adbin, d.adrelid), format_type(a.atttypid, a.atttypmod),
-                  a.attname), ', ' order by a.attnum), target)
-from pg_attribute as a
+-- Returns  null for the default that is not the same each time
+select format('(select %I.*%s from (select %s from %s) as %I)', t.relname,
+              string_agg(format(', (%s) as %I', pg_get_expr(d.adbin, d.adrelid), a.attname), ''
+                         order by a.attnum) filter (where a.attgenerated <> ''),
+              string_agg(case
+                  when member ? a.attname::text then format('"~j".%I', a.attname)
+                  when d.adbin is not null and not exists (
+                           select from regexp_matches(d.adbin::text,
+                                                      ':(?:opfuncid|funcid) (\d+)', 'g') as m (oids)
+                           join pg_proc as p on p.oid = m.oids[1]::oid
+                           where p.provolatile = 'v')
+                      then format('(%s)::%s as %I', pg_get_expr(d.adbin, d.adrelid),
+                                  format_type(a.atttypid, a.atttypmod), a.attname)
+                  else format('null::%s as %I', -- a domain may refuse nulls
+                              format_type(ensure._base_type_v1(a.atttypid), null), a.attname) end,
+                  ', ' order by a.attnum) filter (where a.attgenerated = ''),
+              ensure._member_source_v1(target, member, 1), t.relname)
+from pg_class as t
+join pg_attribute as a on a.attrelid = t.oid and a.attnum > 0 and not a.attisdropped
 left join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
-where a.attrelid = target and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+where t.oid = target
+group by t.relname
 $fn$;
 
 comment on function ensure._member_row_v1(regclass, jsonb) is

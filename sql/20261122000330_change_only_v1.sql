@@ -62,6 +62,7 @@ as $fn$
 with columns as (
     select a.attnum, a.attname, a.attgenerated <> '' as generated,
            member ? a.attname::text as given, format_type(a.atttypid, a.atttypmod) as type,
+           format_type(ensure._base_type_v1(a.atttypid), null) as base,
            case when a.attidentity <> ''
                 then format('nextval(%L::regclass)',
                             pg_get_serial_sequence(target::text, a.attname))
@@ -72,16 +73,16 @@ with columns as (
     left join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
     where a.attrelid = target and a.attnum > 0 and not a.attisdropped
 )
-select format('select %I.*%s from (select %s from jsonb_populate_record(null::%s, $3) as "~j"'
-              ' offset 0) as %I',
+select format('select %I.*%s from (select %s from %s offset 0) as %I',
               t.relname,
               case when complete then string_agg(format(', (%s) as %I', c.expression, c.attname), ''
                                                  order by c.attnum) filter (where c.generated) end,
-              string_agg(case when complete and not c.given and c.expression is not null
+              string_agg(case when c.given then format('"~j".%I', c.attname)
+                              when complete and c.expression is not null
                               then format('(%s)::%s as %I', c.expression, c.type, c.attname)
-                              else format('"~j".%I', c.attname) end, ', ' order by c.attnum)
-                  filter (where not c.generated),
-              target, t.relname),
+                              else format('null::%s as %I', c.base, c.attname) end, ', '
+                         order by c.attnum) filter (where not c.generated),
+              ensure._member_source_v1(target, member, 3), t.relname),
        string_agg(quote_ident(c.attname), ', ' order by c.attnum)
            filter (where c.given or complete and c.expression is not null and not c.generated)
 from columns as c

@@ -170,9 +170,6 @@ begin
             when lock_not_available or deadlock_detected then
                 get stacked diagnostics v_problem = message_text;
                 v_problem := format('no lock on all that changes with "%s": %s', target, v_problem);
-            when object_in_use then
-                get stacked diagnostics v_problem = message_text;
-                perform ensure._raise_unique_problem_v1('55006', v_problem, null, target);
         end;
         v_tries := v_tries + 1;
         perform ensure._pause_v1(v_relations, v_modes, v_problem, c_written, v_tries, c_end);
@@ -223,7 +220,6 @@ as $fn$
 --                 archived
 --          25006, 42501  there is something to do, and this transaction or role may not; row
 --                 security would hide rows
---          55006  this session is using target just now: in a trigger, cursor or deferred check
 --          55P03  max_wait was spent waiting for locks; DETAIL names the holders
 --          NS003  a lock was not to be had, and this transaction has already written
 --          NS006  a concurrent index build is at work on one of the tables
