@@ -231,9 +231,9 @@ as $fn$
 --          NS012  a trigger kept or changed a row, or rows would be lost, or not be archived
 --          NS014  several rows have a key of member, or another row has a key that the one that is
 --                 kept needs
--- Locks    none when it holds, but ACCESS SHARE on target, as any query. Else, until the transaction
---          ends, EXCLUSIVE on target: others read, and nobody writes or locks a row. With children
---          that move also on their tables, with 'merge' also on those below
+-- Locks    none when it holds, but ACCESS SHARE on target, as any query. Else, until the
+--          transaction ends, EXCLUSIVE on target: others read, and nobody writes or locks a row.
+--          With children that move also on their tables, with 'merge' also on those below
 -- Races    a second caller waits for the first, then finds it done
 -- Rights   to read, insert and update target, and to use the sequence of an identity that demote
 --          takes from keeper; to read and change children and insert in archive. Row security is

@@ -276,9 +276,11 @@ describe('which row it is', () => {
             expect(await rejected(owner, call, 'NS014')).toContain('["2"], ["4"]');
         }));
 
-    test.runIf(major >= 15)('a null in an index in which nulls are equal needs no key', () =>
+    test('a null in an index in which nulls are equal needs no key', (context) =>
         withOwner(async (owner) => {
-            await owner.run('create table t (id int primary key, name text, over int, main boolean, unique nulls not distinct (name, over)); insert into t values (1, \'a\', null, true)');
+            if (major < 15) context.skip('14 has no NULLS NOT DISTINCT');
+            await owner.run(`create table t (id int primary key, name text, over int, main boolean, unique nulls not distinct (name, over));
+                insert into t values (1, 'a', null, true)`);
             expect(lines(await owner.run(only('{"name": "a", "over": null}')))).toEqual(['public.t exists']);
         }));
 

@@ -23,6 +23,6 @@ export const ensure = (rest = '', what = member): string =>
 
 /** Outcomes with their numbers, as one line each. */
 export const lines = (rows: Record<string, unknown>[]): string[] =>
-    rows.map(({ object, outcome, row_count: count }) => [object, outcome, count].filter((word) => word !== null).join(' '));
+    rows.map(({ object, outcome, row_count: count }) => [object, outcome, count].filter((word) => word !== null).map(String).join(' '));
 
 export const one = async (session: Session, query: string): Promise<Record<string, unknown>> => (await session.run(query))[0] ?? {};
