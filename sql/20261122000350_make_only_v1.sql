@@ -77,7 +77,12 @@ begin
             hint = 'Rename or remove this row or the other one before the call, or let demote give'
                    ' it a key that is free; nothing was changed.';
     end if;
-    v_holder := (ensure._look_only_v1(target, member, 'false', array[index_oid], false)).known[1];
+    select (ensure._look_only_v1(target, member, 'false', array[i.indexrelid], false)).known[1]
+    into v_holder
+    from pg_index as i
+    where i.indrelid = target
+      and (i.indexrelid = index_oid
+           or i.indexrelid in (select pg_partition_ancestors(_raise_clash_v1.index_oid)));
     raise exception using
         errcode = 'NS014',
         message = case when v_holder is null

@@ -220,6 +220,7 @@ as $fn$
 --                 archived
 --          25006, 42501  there is something to do, and this transaction or role may not; row
 --                 security would hide rows
+--          55000  a table whose rows change is published, and has no replica identity
 --          55P03  max_wait was spent waiting for locks; DETAIL names the holders
 --          NS003  a lock was not to be had, and this transaction has already written
 --          NS006  a concurrent index build is at work on one of the tables

@@ -210,6 +210,19 @@ describe('input', () => {
             await rejected(owner, statement, code, ['t', 'kept']);
         }));
 
+    test('negative control: were demote not read first, it could close what it stands in and delete', () =>
+        withOwner(async (owner) => {
+            await owner.run(`${t}; ${archive}; create table c (id int); insert into c values (1)`);
+            const escape = set(`main = false from unnest($1::jsonb[]) as "~p" ("~l") where t.main returning "~p"."~l", '["2"]'::jsonb as k,
+                null::jsonb as a, null::jsonb as r), "~z" as (delete from public.c), "~y" as (update public.t set main = false`);
+            await rejected(owner, escape, '22023', ['t', 'c']);
+            for (const name of ['_only_guards_v1', '_make_only_v1']) {
+                await withoutGuard(owner, name, "perform ensure._check_set_v1(target, demote, 'demote');");
+            }
+            await owner.run(escape);
+            expect(await owner.run('select from c')).toEqual([]);
+        }));
+
     test.each(['main -- the rest', 'main is true', 't.main', 'true and main'])('among => %s is understood', (text) =>
         withOwner(async (owner) => {
             await owner.run(t);
@@ -371,6 +384,32 @@ describe('nothing is changed when', () => {
             expectError(await owner.attempt(only('{"name": "n", "main": true}', named, demote)), 'NS010');
             await owner.run('rollback');
             expect(await owner.run(mains)).toEqual([{ names: 'b' }]);
+        }));
+
+    test('negative control: were deferred constraints left alone, it would be said at COMMIT', () =>
+        withOwner(async (owner) => {
+            await owner.run(`${t}; alter table t alter constraint t_over_fkey deferrable initially deferred`);
+            await withoutGuard(owner, '_change_only_v1', 'perform ensure._settle_constraints_v1(c_tables);');
+            await owner.run('begin');
+            await owner.run(only('{"name": "n", "main": true}', named, 'main = false, over = 99'));
+            expect((await owner.attempt('commit')).code).toBe('23503');
+        }));
+
+    test('a partition has the key that the new row needs, or a demoted one comes to: NS014 and NS010 name the row and the index', () =>
+        withOwner(async (owner) => {
+            await owner.run(`create table t (id int, name text, main boolean, primary key (id), unique (id, name)) partition by range (id);
+                create table t_0 partition of t for values from (0) to (100); create unique index on t_0 (name);
+                insert into t values (1, 'a', true), (2, 'b', false)`);
+            expect(await rejected(owner, only('{"id": 3, "name": "b", "main": true}', ", key => '{id}'"), 'NS014')).toMatch(/t_0_name_idx/);
+            expect(await rejected(owner, only('{"id": 3, "name": "n", "main": true}', ", key => '{id}'", "main = false, name = 'b'"), 'NS010'))
+                .toMatch(/\["1"\].*t_0_name_idx/);
+            expect(await rejected(owner, only('{"id": 2, "name": "n", "main": true}', ", key => '{id,name}'"), 'NS014')).toMatch(/\["2"\].*t_0_pkey/);
+        }));
+
+    test('a table is published and has no replica identity: 55000', () =>
+        withOwner(async (owner) => {
+            await owner.run(`${t}; alter table t drop constraint t_pkey cascade; create publication p for table t`);
+            await rejected(owner, only('{"name": "n", "main": true}', named), '55000');
         }));
 
     const trigger = (when: string, body: string): string => `create function f() returns trigger language plpgsql as $$ begin ${body} end $$;

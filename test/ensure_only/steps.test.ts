@@ -196,6 +196,18 @@ describe('what refers to the rows that are demoted', () => {
         }));
 });
 
+test('negative control: without a second look at the tables, the late one is not moved', () =>
+    withRoot(async ({ a, b, dba }) => {
+        await withoutGuard(dba, '_settle_only_v1', 'where l.relation <> all (v_relations)', 'where false');
+        await b.run('begin; create table late (w uuid references workspaces); insert into late select id from workspaces');
+        const call = a.start(ensure(move));
+        await call.blockedBy(b);
+        await b.run('commit');
+        expect((await call.outcome()).code).toBe('ok');
+        await b.run('begin; lock table late in exclusive mode nowait'); // which the call has not locked
+        await b.run('commit');
+    }));
+
 /** The same where whoever waits looks for deadlocks after 20 ms; only a superuser may set that. */
 async function withHaste(context: TestContext, body: (sessions: Sessions) => Promise<void>): Promise<void> {
     if (!surroundings.superuser) context.skip('the role of DATABASE_URL is no superuser and cannot set deadlock_timeout');
