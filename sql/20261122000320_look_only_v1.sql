@@ -146,6 +146,40 @@ $fn$;
 comment on function ensure._member_row_v1(regclass, jsonb) is
     'SQL for the row of target that member, which is $1, would become.';
 
+create function ensure._member_nulls_v1(
+    target regclass,
+    member jsonb,
+    index_oid oid
+)
+returns boolean[]
+language plpgsql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _member_nulls_v1: which elements of a unique index are null in the row of member.
+declare
+    v_nulls boolean[];
+begin
+    execute format(
+        'select array[%s] from %s as %I',
+        (select string_agg(format('(%s) is null',
+                                  pg_get_indexdef(i.indexrelid, p.place, false)), ', '
+                           order by p.place)
+         from pg_index as i
+         cross join generate_series(1, i.indnkeyatts) as p (place)
+         where i.indexrelid = index_oid),
+        ensure._member_row_v1(target, member),
+        (select c.relname from pg_class as c where c.oid = target))
+    into v_nulls
+    using member;
+    return v_nulls;
+end
+$fn$;
+
+comment on function ensure._member_nulls_v1(regclass, jsonb, oid) is
+    'Which elements of a unique index are null in the row of member.';
+
 create function ensure._member_match_v1(
     target regclass,
     member jsonb,
@@ -173,9 +207,7 @@ select format('select %s from %s as %I where %s%s',
               case when n.equal then '' else format(' and num_nulls(%s) = 0', string_agg(
                   format('(%s)', e.expression), ', ' order by e.place)) end),
        format('%s and %s', p.predicate, string_agg(format(
-           case when n.equal and e.attnum > 0 and member -> e.name = 'null' then '(%1$s) is null'
-                when n.equal and e.attnum = 0
-                then '((%1$s)%2$s %3$s "~m%4$s".%5$I or num_nulls((%1$s), "~m%4$s".%5$I) = 2)'
+           case when n.nulls[e.place] then '(%1$s) is null' -- which an index can find, as no OR
                 else '(%1$s)%2$s %3$s "~m%4$s".%5$I' end,
            e.expression, e.collated, e.operator, _member_match_v1.place, '~e' || e.place),
            ' and ' order by e.place))
@@ -186,15 +218,18 @@ cross join lateral (
 ) as p
 cross join lateral (
     select nulls_match or coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false)
-           as equal) as n
+           as equal) as q
 cross join lateral (
-    select k.attnum, k.place, pg_get_indexdef(i.indexrelid, k.place::integer, false) as expression,
-           a.attname::text as name, format('operator(%I.%s)', s.nspname, r.oprname) as operator,
+    select q.equal, case when q.equal
+                         then ensure._member_nulls_v1(target, member, i.indexrelid) end
+           as nulls) as n
+cross join lateral (
+    select k.place, pg_get_indexdef(i.indexrelid, k.place::integer, false) as expression,
+           format('operator(%I.%s)', s.nspname, r.oprname) as operator,
            case when l.oid is not null then format(' collate %I.%I', ln.nspname, l.collname) end
            as collated
-    from unnest(i.indkey::int2[], i.indclass::oid[], i.indcollation::oid[]) with ordinality
-         as k (attnum, class, locale, place)
-    left join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = k.attnum
+    from unnest(i.indclass::oid[], i.indcollation::oid[]) with ordinality
+         as k (class, locale, place)
     join pg_opclass as o on o.oid = k.class
     join pg_amop as m on m.amopfamily = o.opcfamily and m.amopstrategy = 3
                      and m.amoplefttype = o.opcintype and m.amoprighttype = o.opcintype
@@ -204,7 +239,7 @@ cross join lateral (
     left join pg_namespace as ln on ln.oid = l.collnamespace
     where k.place <= i.indnkeyatts) as e
 where i.indexrelid = index_oid and i.indrelid = target
-group by c.relname, p.predicate, n.equal
+group by c.relname, p.predicate, n.equal, n.nulls
 $fn$;
 
 comment on function ensure._member_match_v1(regclass, jsonb, oid, boolean, bigint) is
@@ -326,6 +361,7 @@ comment on function ensure._found_only_v1(regclass, jsonb, text, name[], bigint)
 drop function ensure._found_only_v1(regclass, jsonb, text, name[], bigint);
 drop function ensure._look_only_v1(regclass, jsonb, text, oid[], boolean, bigint);
 drop function ensure._member_match_v1(regclass, jsonb, oid, boolean, bigint);
+drop function ensure._member_nulls_v1(regclass, jsonb, oid);
 drop function ensure._member_row_v1(regclass, jsonb);
 drop function ensure._member_indexes_v1(regclass, jsonb, text, name[]);
 drop function ensure._index_columns_v1(oid);
