@@ -290,7 +290,7 @@ begin
         'with %s, "~found" as materialized (%s)'
         ' select %s, array(select f.k from "~found" as f order by f.k),'
         '        array(select %s from %s where (%s) limit $2),'
-        '        (select to_jsonb(%I) from %s,'
+        '        (select to_jsonb(%I.*) from %s,'
         '         (select min(f.k::text)::jsonb as l from "~found" as f) as "~p" where %s limit 1)',
         v_sources, v_found, v_keys, c_json, c_from, concat(among, E'\n'), c_name, c_from,
         ensure._row_match_v1(target, c_key, c_name, '"~p".l'))

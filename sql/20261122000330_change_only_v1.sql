@@ -148,7 +148,7 @@ begin
         ' set %s from %s%s where %s returning "~p"."~l", %s as k, %s as a, %s as r),'
         ' "~a" as (%s), "~i" as (%s)'
         ' select array(select u.k from "~u" as u), (select count(*) from "~a"),'
-        '        (select i.k from "~i" as i), (select to_jsonb(n) from "~new" as n),'
+        '        (select i.k from "~i" as i), (select to_jsonb(n.*) from "~new" as n),'
         '        (select i.r from "~i" as i)',
         c_fresh.source,
         case when archive is null then 'select'
@@ -168,7 +168,7 @@ begin
                          archive, target::text) end,
         case when create_member then format(
                  'insert into %s as %I (%s) overriding system value select %s from "~new",'
-                 ' (select count(*) from "~u") as "~x" returning %s as k, to_jsonb(%I) as r',
+                 ' (select count(*) from "~u") as "~x" returning %s as k, to_jsonb(%I.*) as r',
                  target, c_name, c_fresh.columns, c_fresh.columns, c_json, c_name)
              else 'select null::jsonb as k, null::jsonb as r' end)
     into changed, archived, created, foreseen, data

@@ -136,8 +136,10 @@ begin
     exception when unique_violation then
         get stacked diagnostics v_problem = pg_exception_detail, v_schema = schema_name,
                                 v_index = constraint_name;
-        perform ensure._raise_clash_v1(target, to_regclass(format('%I.%I', v_schema, v_index)),
-                                       v_problem, rows, demote, keeper, member, c_refers);
+        if v_index <> '' then -- else a trigger says so
+            perform ensure._raise_clash_v1(target, to_regclass(format('%I.%I', v_schema, v_index)),
+                                           v_problem, rows, demote, keeper, member, c_refers);
+        end if;
         raise;
     end;
     kept := coalesce(keeper, v_done.created);
@@ -210,6 +212,9 @@ begin
     exception when unique_violation then
         get stacked diagnostics v_problem = pg_exception_detail, v_schema = schema_name,
                                 v_index = constraint_name;
+        if v_index = '' then -- a trigger says so
+            raise;
+        end if;
         raise exception using
             errcode = 'NS014',
             message = format('the row %s of "%s" would be a duplicate in the index %I.%I once'
@@ -474,7 +479,9 @@ begin
                 errcode = 'NS010',
                 message = format('making the member the only one among the rows of "%s" breaks the'
                                  ' constraint "%s" of "%s"', target,
-                                 coalesce(nullif(v_constraint, ''), 'NOT NULL'), v_table),
+                                 case when v_constraint <> '' then v_constraint
+                                      when v_code = '23502' then 'NOT NULL' else v_code end,
+                                 coalesce(nullif(v_table, ''), target::text)),
                 detail = format('%s: %s.', v_code, v_problem),
                 hint = 'Look at member, demote and promote, or change these rows before the call;'
                        ' nothing was changed.';

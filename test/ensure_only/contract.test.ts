@@ -321,6 +321,21 @@ describe('which row it is', () => {
             expect(await owner.run('select name, kind from t order by id')).toEqual([{ name: 'old', kind: 'x' }, { name: 'new', kind: 'x' }]);
         }));
 
+    test('names in mixed case with blanks, a column called as its table, another schema, a type that is not in pg_catalog', () =>
+        withOwner(async (owner) => {
+            await owner.run(`create schema "My App"; create type "My App".mood as enum ('good', 'bad');
+                create table "My App"."Work Spaces" ("Id" serial primary key, "Work Spaces" text unique, n "My App".mood default 'bad', "Top" int
+                    references "My App"."Work Spaces");
+                insert into "My App"."Work Spaces" ("Work Spaces", n) values ('a', 'good'), ('b', 'good')`);
+            const call = `select object, outcome, row_count::int, data from ensure.ensure_only_v1('"My App"."Work Spaces"', '{"Work Spaces": "c",
+                "n": "good"}', $$n = 'good'$$, $$n = default, "Top" = keeper."Id"$$)`;
+            const rows = await owner.run(call);
+            expect(lines(rows)).toEqual(['"My App"."Work Spaces" created 1', '"My App"."Work Spaces" demoted 2']);
+            expect(rows[0]?.data).toEqual({ Id: 3, 'Work Spaces': 'c', n: 'good', Top: null });
+            expect(lines(await owner.run(call))).toEqual(['"My App"."Work Spaces" exists']);
+            expect(await owner.run('select "Top", n from "My App"."Work Spaces" order by 1 limit 2')).toEqual([{ Top: 3, n: 'bad' }, { Top: 3, n: 'bad' }]);
+        }));
+
     test('a table that has no primary key', () =>
         withOwner(async (owner) => {
             await owner.run("create table t (name text unique, main boolean); insert into t values ('a', true), ('b', false)");
@@ -423,6 +438,16 @@ describe('nothing is changed when', () => {
         withOwner(async (owner) => {
             await owner.run(`${t}; ${more}`);
             await rejected(owner, only('{"name": "n", "main": true, "note": "x"}', named, demote), 'NS012');
+        }));
+
+    test.each([
+        ['demoted', only('{"name": "n", "main": true}', named)],
+        ['promoted', only('{"name": "a"}', promote, 'main = null')],
+    ])('a trigger refuses a row that is %s in words of its own: NS010', (what, call) =>
+        withOwner(async (owner) => {
+            await owner.run(`${t}; ${trigger('before update', `if new.main is ${what === 'demoted' ? 'false' : 'true'} then
+                raise unique_violation using message = 'not this one'; end if; return new;`)}`);
+            expect(await rejected(owner, call, 'NS010')).toContain('not this one');
         }));
 
     test('negative control: were the new row not compared, demote would have set what no row has', () =>
