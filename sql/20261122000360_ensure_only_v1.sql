@@ -218,6 +218,7 @@ as $fn$
 --          42P01, 42809, 0A000  no such table; not a table; a rule on a table whose rows change, a
 --                 column there with a name like "~row"; rows without a key that move or are to be
 --                 archived
+--          42P10  member has no unique key, or key is none
 --          25006, 42501  there is something to do, and this transaction or role may not; row
 --                 security would hide rows
 --          55000  a table whose rows change is published, and has no replica identity
