@@ -98,6 +98,31 @@ describe('several old platform roots, no index yet', () => {
                 .toEqual([{ name: 'Platform' }]);
         }));
 
+    test('16 installers at once, and no index to help: all get the same row, the old roots are demoted once, no error', () =>
+        withTestDatabase(({ url }) => withSessions(url, ['dba'], async ({ dba }) => {
+            await dba.run(several);
+            const before = await one(dba, facts);
+            const report = await stampede({ owner: url, callers: 16, rounds: 2, isolation: 'read committed', transaction: true,
+                steps: () => [ensure(`${merge}, max_wait => '60 s'`).replace('"Platform"', '"Main"')] });
+            expect(report.codes).toEqual({ ok: 32 });
+            const all = report.outcomes.flatMap(({ rows }) => lines(rows)).filter((line) => line !== 'public.workspaces exists');
+            expect(all.slice(0, 2)).toEqual(['public.workspaces created 1', 'public.workspaces demoted 3']);
+            expect(all.filter((line) => /workspaces/.test(line))).toHaveLength(2);
+            expect(new Set(report.outcomes.map(({ rows }) => (rows[0]?.data as { id: string }).id)).size).toBe(1);
+            expect(await one(dba, facts)).toEqual(before);
+        })));
+
+    test('16 who want four different rows at once: no error, and one is the only one', () =>
+        withTestDatabase(({ url }) => withSessions(url, ['dba'], async ({ dba }) => {
+            await dba.run(`create table t (name text primary key, main boolean); create unique index on t (main) where main;
+                insert into t values ('a', false), ('b', true)`);
+            const report = await stampede({ owner: url, callers: 16, rounds: 3, isolation: 'read committed', transaction: false,
+                steps: (caller) => [`select * from ensure.ensure_only_v1('t', '{"name": "${'abcd'[caller % 4]}", "main": true}', 'main',
+                    'main = false', promote => 'main = true', max_wait => '60 s')`] });
+            expect(report.codes).toEqual({ ok: 48 });
+            expect(await dba.run('select count(*)::int as n, count(*) filter (where main)::int as mains from t')).toEqual([{ n: 4, mains: 1 }]);
+        })));
+
     test('two old roots with the same name would collide under the new one: NS010 names the row and the index, nothing is changed', () =>
         withOwner(async (owner) => {
             await owner.run(`${schema.replace('coalesce(parent_id', "coalesce(parent_id, case when kind = 'platform' then id end")};
