@@ -185,28 +185,33 @@ describe('what refers to the rows that are demoted', () => {
             expect(await dba.run(ofOld)).toEqual([{ n: 1 }]);
         }));
 
+    /** A table begins to refer to it while the call waits: what the call does, and how often it has locked that table. */
+    const late = async ({ a, b, dba }: Sessions): Promise<{ done: string[]; locked: unknown }> => {
+        await b.run("begin; insert into workspaces (name) values ('Other')"); // so that it waits when it has listed the tables
+        await a.run('begin');
+        const call = a.start(ensure(`${move}, max_block => '10 s'`));
+        await call.blockedBy(b);
+        await b.run("create table late (w uuid references workspaces); insert into late select id from workspaces where name = 'Old'; commit");
+        const { rows } = await call.outcome();
+        const { n } = await one(dba, `${locksOf(a.pid)} and relation = 'late'::regclass and mode = 'ExclusiveLock'`);
+        await a.run('commit');
+        return { done: lines(rows), locked: n };
+    };
+
     test('a table that begins to refer to it while the call waits is locked and moved as well', () =>
-        withRoot(async ({ a, b, dba }) => {
-            await b.run(`begin; create table late (w uuid references workspaces); insert into late select id from workspaces`);
-            const call = a.start(ensure(move));
-            await call.blockedBy(b);
-            await b.run('commit');
-            expect(lines((await call.outcome()).rows)).toContain('public.late moved 1');
-            expect(await dba.run("select name from late join workspaces on id = w")).toEqual([{ name: 'Platform' }]);
+        withRoot(async (sessions) => {
+            const { done: changed, locked } = await late(sessions);
+            expect(changed).toContain('public.late moved 1');
+            expect(locked).toBe(1);
+            expect(await sessions.dba.run('select name from late join workspaces on id = w')).toEqual([{ name: 'Platform' }]);
+        }));
+
+    test('negative control: without a second look at the tables its rows are changed with no lock on it', () =>
+        withRoot(async (sessions) => {
+            await withoutGuard(sessions.dba, '_settle_only_v1', 'where l.relation <> all (v_relations)', 'where false');
+            expect(await late(sessions)).toMatchObject({ locked: 0 });
         }));
 });
-
-test('negative control: without a second look at the tables, the late one is not moved', () =>
-    withRoot(async ({ a, b, dba }) => {
-        await withoutGuard(dba, '_settle_only_v1', 'where l.relation <> all (v_relations)', 'where false');
-        await b.run('begin; create table late (w uuid references workspaces); insert into late select id from workspaces');
-        const call = a.start(ensure(move));
-        await call.blockedBy(b);
-        await b.run('commit');
-        expect((await call.outcome()).code).toBe('ok');
-        await b.run('begin; lock table late in exclusive mode nowait'); // which the call has not locked
-        await b.run('commit');
-    }));
 
 /** The same where whoever waits looks for deadlocks after 20 ms; only a superuser may set that. */
 async function withHaste(context: TestContext, body: (sessions: Sessions) => Promise<void>): Promise<void> {
