@@ -25,6 +25,8 @@ const fewerMajors: Record<string, readonly Major[]> = {
     'test/ensure_unique/{circles,check,locks,live}.test.ts': ['15'],
     'test/ensure_unique/{gate,plan,keys,cases,input}.test.ts': ['14', '16'],
     'test/ensure_row/{hot,rows,plan}.test.ts': ['14', '16'],
+    'test/ensure_only/{contract,platform}.test.ts': ['14'],
+    'test/ensure_only/{fresh,locks}.test.ts': ['15'],
     'test/ensure_unique/{races,behind,foreign_keys,ahead,undo_refused}.test.ts': ['17'],
 };
 
