@@ -90,7 +90,7 @@ begin
         raise exception using
             errcode = 'null_value_not_allowed',
             message = 'archive and run must not be null',
-            hint = 'Pass the run that ensure_unique_v1 named in its row ''archived''.';
+            hint = 'Pass the run that the call named in its row ''archived''.';
     end if;
     perform ensure._check_dedupe_v1(null, null, 'refuse', null, 'refuse', archive);
     if not (has_table_privilege(archive, 'SELECT') and has_table_privilege(archive, 'DELETE')) then

@@ -403,7 +403,7 @@ as $fn$
 --          greatest, least, or sum ('max', 'min', 'sum'); or all elements, each once ('union')
 -- Errors   22004, 22023  bad input: no list of rows, no unique key, a row that is to be kept and to
 --                 go, a loser of two keepers; a policy for a column that is a key or generated
---          22001, 22003, 22007, 22008, 22P02, 23502, 23514  a value that a column cannot hold
+--          22003, 22007, 22008, 22P02, 23514  a value that a column cannot hold
 --          42703, 42804  no such column; a policy that its type has not
 --          42P01, 42809, 0A000  no such table; not a table; a rule on a table whose rows change, a
 --                 column there with a name like "~row"; rows that move and that only their place

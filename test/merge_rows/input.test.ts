@@ -9,7 +9,7 @@ const quoted = (value: unknown): string => `'${JSON.stringify(value)}'`;
 
 describe('bad input is one coded error with a hint, before anything changes', () => {
     const withSetup = sharedOwner(`${family};
-        create table k (id int primary key, a int, b text, code varchar(3) unique, price numeric(5, 2) unique, part int, late int unique deferrable,
+        create table k (id int primary key, a int, b text, code varchar(3) unique, price numeric(5, 2) unique, part int, late int unique deferrable, day date unique,
             gen int generated always as (id * 2) stored, unique (a, b));
         create unique index on k (part) where part > 0; create unique index on k (lower(b));
         insert into k (id, a, b, code, price) values (1, 1, 'x', 'one', 1.24), (2, 2, 'y', 'abc', 2), (3, null, 'z', null, null);
@@ -36,6 +36,8 @@ describe('bad input is one coded error with a hint, before anything changes', ()
         ['a table without keys', '22023', call(quoted({ x: 1 }), quoted([{ x: 2 }]), '', 'bare')],
         ['a value of another type', '22P02', call(quoted({ id: 1 }), quoted([{ id: 'two' }]))],
         ['a number with a fraction for an integer', '22P02', call(quoted({ id: 1 }), quoted([{ id: 2.5 }]))],
+        ['a date that is none', '22007', call(quoted({ id: 1 }), quoted([{ day: 'soon' }]), '', 'k')],
+        ['a date that does not exist', '22008', call(quoted({ id: 1 }), quoted([{ day: '2026-02-30' }]), '', 'k')],
         ['a number that is too large', '22003', call(quoted({ id: 1 }), quoted([{ id: 3e9 }]))],
         ['a row that is its own loser', '22023', call(quoted({ id: 1 }), quoted([{ id: 2 }, { id: 1 }]))],
         ['the same under another key', '22023', call(quoted({ id: 1 }), quoted([{ code: 'one' }]), '', 'k')],

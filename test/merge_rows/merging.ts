@@ -14,7 +14,7 @@ export const plan = (keeper: number | number[], losers: number | number[], rest 
     `select * from ensure.plan_merge_rows_v1('${target}', '${names(keeper)}', '${names(losers)}'${rest})`;
 
 export const lines = (done: Record<string, unknown>[]): string[] => done
-    .map(({ object, outcome, row_count: count }) => `${String(object).replace('public.', '')} ${String(outcome)} ${String(count ?? '')}`.trim())
+    .map(({ object, outcome, row_count: count }) => `${String(object).replace('public.', '')} ${String(outcome)} ${typeof count === 'number' || typeof count === 'string' ? count : ''}`.trim())
     .filter((line) => !line.includes(' archived '));
 export const run = async (session: Session, statement: string): Promise<string[]> => lines(await session.run(statement));
 
