@@ -160,4 +160,13 @@ describe('when one is', () => {
             expect((await writer.attempt(call)).code).toBe('ok');
             expect(await owner.run(counts)).toEqual(after);
         }));
+
+    test('rights on a partitioned table: on its partitions too, which are locked', (context) =>
+        withRole(context, async ({ owner, writer }, role) => {
+            await owner.run(`create table t (id int primary key) partition by range (id); create table t1 partition of t default; insert into t values (1), (2);
+                grant usage on schema ensure to ${role}; grant select, delete on t to ${role}`);
+            expectError(await writer.attempt(merge(1, 2)), '42501');
+            await owner.run(`grant delete on t1 to ${role}`);
+            expect((await writer.attempt(merge(1, 2))).code).toBe('ok');
+        }));
 });
