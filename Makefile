@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help node migrate status test chaos hunt bench bench-unique bench-stall bench-row lint typecheck psql sql run start stop clean
+.PHONY: help node migrate status test chaos hunt bench bench-unique bench-stall bench-row bench-merge lint typecheck psql sql run start stop clean
 
 # A dollar sign in Q reaches the shell as it is.
 override Q := $(value Q)
@@ -37,6 +37,9 @@ bench-stall: dist/cli.js ## measure how long writers wait while a table is made 
 
 bench-row: dist/cli.js ## measure what docs/rows.md quotes (PG=14 to PG=18)
 	@PG=$(PG) node dist/bench-row.js
+
+bench-merge: dist/cli.js ## measure what docs/merge.md quotes: 30,000 parents merged by three (PG=14 to PG=18)
+	@PG=$(PG) node dist/bench-merge.js
 
 lint: node_modules/.installed ## check the style of the code
 	@npm run --silent lint

@@ -129,6 +129,77 @@ comment on function ensure._check_round_v1(ensure._unique_key_v1, text, bigint[]
                                            boolean) is
     'Merging duplicates round after round comes to an end.';
 
+create function ensure._check_deferred_v1(
+    target regclass,
+    merge boolean
+)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _check_deferred_v1: no deferred constraint has anything against a merge of rows of target.
+--
+-- Returns  nothing; what one had would come at COMMIT, to whoever commits
+-- Errors   class 23
+declare
+    v_constraint text;
+begin
+    for v_constraint in
+        select distinct format('%I.%I', n.nspname, f.conname)
+        from ensure._merge_tables_v1(target, merge) as t
+        join pg_constraint as f on f.condeferrable and t.relation in (f.conrelid, f.confrelid)
+        join pg_namespace as n on n.oid = f.connamespace
+    loop
+        execute format('set constraints %s immediate', v_constraint);
+    end loop;
+end
+$fn$;
+
+comment on function ensure._check_deferred_v1(regclass, boolean) is
+    'No deferred constraint has anything against a merge of rows of target.';
+
+create function ensure._raise_merge_problem_v1(
+    target regclass,
+    code text,
+    problem text,
+    relation text,
+    constraint_name text
+)
+returns void
+language plpgsql
+immutable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _raise_merge_problem_v1: what PostgreSQL said while rows were merged, with advice.
+--
+-- Errors   NS010  a constraint; NS012  a trigger, or loser_set
+begin
+    if code like '23%' then
+        raise exception using
+            errcode = 'NS010',
+            message = format('merging duplicates of "%s" breaks the constraint "%s" of "%s"',
+                             target, coalesce(nullif(constraint_name, ''), 'NOT NULL'), relation),
+            detail = format('%s: %s.', code, problem),
+            hint = 'Change these rows before the call; nothing was changed.';
+    end if;
+    raise exception using
+        errcode = 'NS012',
+        message = format('a trigger or loser_set failed while duplicates of "%s" were merged',
+                         target),
+        detail = format('%s: %s.', code, problem),
+        hint = case code
+            when '27000' then 'Let it change other rows AFTER the statement, not BEFORE.'
+            else 'Here search_path is pg_catalog: give the trigger function its own, with'
+                 ' ALTER FUNCTION … SET search_path.' end;
+end
+$fn$;
+
+comment on function ensure._raise_merge_problem_v1(regclass, text, text, text, text) is
+    'What PostgreSQL said while rows were merged, with advice.';
+
 create function ensure._dedupe_v1(
     unique_key ensure._unique_key_v1,
     keep text,
@@ -184,36 +255,14 @@ begin
             exit when loser_set is not null and 'ctid' = any (ensure._row_key_v1(c_target));
             v_done := v_done || v_losers.losers;
         end loop;
-        -- What a deferred constraint has against it would come at COMMIT, to whoever commits.
-        for v_constraint in
-            select distinct format('%I.%I', n.nspname, f.conname)
-            from ensure._merge_tables_v1(c_target, children = 'merge') as t
-            join pg_constraint as f on f.condeferrable and t.relation in (f.conrelid, f.confrelid)
-            join pg_namespace as n on n.oid = f.connamespace
-        loop
-            execute format('set constraints %s immediate', v_constraint);
-        end loop;
+        perform ensure._check_deferred_v1(c_target, children = 'merge');
     exception
-        when integrity_constraint_violation then
+        when integrity_constraint_violation or triggered_data_change_violation or undefined_table
+             or undefined_function then
             get stacked diagnostics v_code = returned_sqlstate, v_problem = message_text,
                                     v_table = table_name, v_constraint = constraint_name;
-            raise exception using
-                errcode = 'NS010',
-                message = format('merging duplicates of "%s" breaks the constraint "%s" of "%s"',
-                                 c_target, coalesce(nullif(v_constraint, ''), 'NOT NULL'), v_table),
-                detail = format('%s: %s.', v_code, v_problem),
-                hint = 'Change these rows before the call; nothing was changed.';
-        when triggered_data_change_violation or undefined_table or undefined_function then
-            get stacked diagnostics v_code = returned_sqlstate, v_problem = message_text;
-            raise exception using
-                errcode = 'NS012',
-                message = format('a trigger or loser_set failed while duplicates of "%s" were'
-                                 ' merged', c_target),
-                detail = format('%s: %s.', v_code, v_problem),
-                hint = case v_code
-                    when '27000' then 'Let it change other rows AFTER the statement, not BEFORE.'
-                    else 'Here search_path is pg_catalog: give the trigger function its own, with'
-                         ' ALTER FUNCTION … SET search_path.' end;
+            perform ensure._raise_merge_problem_v1(c_target, v_code, v_problem, v_table,
+                                                   v_constraint);
     end;
     perform ensure._raise_duplicates_v1(unique_key, loser_set);
 end
@@ -224,6 +273,8 @@ comment on function ensure._dedupe_v1(ensure._unique_key_v1, text, text, text, r
 
 -- migrate:down
 drop function ensure._dedupe_v1(ensure._unique_key_v1, text, text, text, regclass, uuid);
+drop function ensure._raise_merge_problem_v1(regclass, text, text, text, text);
+drop function ensure._check_deferred_v1(regclass, boolean);
 drop function ensure._check_round_v1(ensure._unique_key_v1, text, bigint[], bigint[], boolean);
 drop function ensure._delete_losers_v1(ensure._unique_key_v1, text);
 drop function ensure._places_v1(ensure._unique_key_v1, text, boolean, integer);

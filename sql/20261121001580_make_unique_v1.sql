@@ -25,6 +25,77 @@ $fn$;
 
 comment on function ensure._count_rows_v1(regclass[]) is 'How many rows each table has.';
 
+create function ensure._counted_tables_v1(
+    target regclass,
+    merge boolean
+)
+returns regclass[]
+language sql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _counted_tables_v1: the tables that might lose rows when rows of target are merged.
+with tables as (
+    select t.relation from ensure._merge_tables_v1(target, merge) as t)
+select array(select t.relation from tables as t
+             where not exists (select from tables as o -- a partition counts with its table
+                               where o.relation <> t.relation
+                                 and o.relation in (select pg_partition_ancestors(t.relation)))
+               and (exists (select from tables as o offset 1)
+                    or exists (select from pg_trigger as g
+                               where g.tgrelid = t.relation and not g.tgisinternal)))
+$fn$;
+
+comment on function ensure._counted_tables_v1(regclass, boolean) is
+    'The tables that might lose rows when rows of target are merged.';
+
+create function ensure._check_counts_v1(
+    target regclass,
+    relations regclass[],
+    before bigint[],
+    done_relations regclass[],
+    done_actions text[],
+    done_counts bigint[]
+)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _check_counts_v1: since before, no row of relations is gone but those that were deleted.
+--
+-- Errors   NS012  some are, as through a cascade, or some have come
+declare
+    v_wrong text;
+begin
+    select string_agg(format('%s: %s before, %s after, %s were to go', b.relation, b.before,
+                             b.after, coalesce(g.gone, 0)), '; ')
+    into v_wrong
+    from unnest(relations, before, ensure._count_rows_v1(relations))
+         as b (relation, before, after)
+    cross join lateral (
+        select sum(u.n) as gone
+        from unnest(done_relations, done_actions, done_counts) as u (relation, action, n)
+        where u.action = 'deleted'
+          and (u.relation = b.relation
+               or b.relation in (select pg_partition_ancestors(u.relation)))) as g
+    where b.before - coalesce(g.gone, 0) <> b.after;
+    if v_wrong is not null then
+        raise exception using
+            errcode = 'NS012',
+            message = format('merging the duplicates of "%s" would lose or add other rows', target),
+            detail = format('%s.', v_wrong),
+            hint = 'Look for triggers and cascades on these tables; nothing was changed.';
+    end if;
+end
+$fn$;
+
+comment on function ensure._check_counts_v1(regclass, regclass[], bigint[], regclass[], text[],
+                                            bigint[]) is
+    'Since before, no row of relations is gone but those that were deleted.';
+
 create function ensure._dedupe_counted_v1(
     unique_key ensure._unique_key_v1,
     keep text,
@@ -43,20 +114,10 @@ as $fn$
 --
 -- Errors   NS012  rows are gone that were not to go, as through a cascade
 declare
-    c_relations constant regclass[] := array(
-        with tables as (
-            select t.relation
-            from ensure._merge_tables_v1(unique_key.target::regclass, children = 'merge') as t)
-        select t.relation from tables as t
-        where not exists (select from tables as o -- a partition counts with its table
-                          where o.relation <> t.relation
-                            and o.relation in (select pg_partition_ancestors(t.relation)))
-          and (exists (select from tables as o offset 1)
-               or exists (select from pg_trigger as g
-                          where g.tgrelid = t.relation and not g.tgisinternal)));
+    c_relations constant regclass[] :=
+        ensure._counted_tables_v1(unique_key.target::regclass, children = 'merge');
     c_before constant bigint[] := ensure._count_rows_v1(c_relations);
     v_done record;
-    v_wrong text;
 begin
     select array_agg(d.relation) as relations, array_agg(d.action) as actions,
            array_agg(d.row_count) as counts
@@ -64,26 +125,8 @@ begin
     from (select s.relation, s.action, sum(s.row_count)::bigint as row_count
           from ensure._dedupe_v1(unique_key, keep, loser_set, children, archive, run) as s
           group by s.relation, s.action) as d;
-    select string_agg(format('%s: %s before, %s after, %s were to go', b.relation, b.before,
-                             b.after, coalesce(g.gone, 0)), '; ')
-    into v_wrong
-    from unnest(c_relations, c_before, ensure._count_rows_v1(c_relations))
-         as b (relation, before, after)
-    cross join lateral (
-        select sum(u.n) as gone
-        from unnest(v_done.relations, v_done.actions, v_done.counts) as u (relation, action, n)
-        where u.action = 'deleted'
-          and (u.relation = b.relation
-               or b.relation in (select pg_partition_ancestors(u.relation)))) as g
-    where b.before - coalesce(g.gone, 0) <> b.after;
-    if v_wrong is not null then
-        raise exception using
-            errcode = 'NS012',
-            message = format('merging the duplicates of "%s" would lose or add other rows',
-                             unique_key.target::regclass),
-            detail = format('%s.', v_wrong),
-            hint = 'Look for triggers and cascades on these tables; nothing was changed.';
-    end if;
+    perform ensure._check_counts_v1(unique_key.target::regclass, c_relations, c_before,
+                                    v_done.relations, v_done.actions, v_done.counts);
     return query
     select u.relation, u.action, u.n
     from unnest(v_done.relations, v_done.actions, v_done.counts) as u (relation, action, n)
@@ -189,6 +232,62 @@ $fn$;
 comment on function ensure._attach_indexes_v1(oid) is
     'Each partition has its part of an index on a partitioned table.';
 
+create function ensure._deferrable_v1(
+    target regclass,
+    merge boolean,
+    out checked text,
+    out deferred text
+)
+returns record
+language sql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _deferrable_v1: the deferrable constraints of the tables of a merge, for SET CONSTRAINTS.
+--
+-- Returns  checked: all of them; deferred: those that are so from the start
+select string_agg(distinct format('%I.%I', n.nspname, f.conname), ', '),
+       string_agg(distinct format('%I.%I', n.nspname, f.conname), ', ')
+           filter (where f.condeferred and not exists ( -- its name is refused as well
+               select from pg_constraint as o
+               where o.conname = f.conname and o.connamespace = f.connamespace
+                 and not o.condeferrable))
+from ensure._merge_tables_v1(target, merge) as t
+join pg_constraint as f on f.condeferrable and t.relation in (f.conrelid, f.confrelid)
+join pg_namespace as n on n.oid = f.connamespace
+$fn$;
+
+comment on function ensure._deferrable_v1(regclass, boolean) is
+    'The deferrable constraints of the tables of a merge, for SET CONSTRAINTS.';
+
+create function ensure._archived_run_v1(
+    archive regclass,
+    run uuid
+)
+returns table (object text, outcome text, row_count bigint)
+language plpgsql
+volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _archived_run_v1: the row that names a run, when it archived anything.
+begin
+    if archive is not null then
+        object := run;
+        outcome := 'archived';
+        execute format('select count(*) from %s as a where a.run = $1', archive)
+        into row_count using run;
+        if row_count > 0 then
+            return next;
+        end if;
+    end if;
+end
+$fn$;
+
+comment on function ensure._archived_run_v1(regclass, uuid) is
+    'The row that names a run, when it archived anything.';
+
 create function ensure._make_unique_v1(
     unique_keys ensure._unique_key_v1[],
     dedupe jsonb,
@@ -210,23 +309,13 @@ as $fn$
 declare
     c_target constant regclass := unique_keys[1].target;
     c_run constant uuid := case when archive is not null then gen_random_uuid() end;
-    v_constraints text;
-    v_deferred text;
+    v_checks record;
     v_found record;
     v_index regclass;
     v_schema text;
     v_detail text;
 begin
-    select string_agg(distinct format('%I.%I', n.nspname, f.conname), ', '),
-           string_agg(distinct format('%I.%I', n.nspname, f.conname), ', ')
-               filter (where f.condeferred and not exists ( -- its name is refused as well
-                   select from pg_constraint as o
-                   where o.conname = f.conname and o.connamespace = f.connamespace
-                     and not o.condeferrable))
-    into v_constraints, v_deferred
-    from ensure._merge_tables_v1(c_target, dedupe ->> 'children' = 'merge') as t
-    join pg_constraint as f on f.condeferrable and t.relation in (f.conrelid, f.confrelid)
-    join pg_namespace as n on n.oid = f.connamespace;
+    v_checks := ensure._deferrable_v1(c_target, dedupe ->> 'children' = 'merge');
     if (dedupe ->> 'rewrite')::boolean then
         return query
         select w.relation::text, w.action, w.row_count
@@ -240,8 +329,8 @@ begin
         from ensure._dedupe_counted_v1(unique_keys[1], dedupe ->> 'keep', dedupe ->> 'loser_set',
                                        dedupe ->> 'children', archive, c_run) as d;
     end if;
-    if v_constraints is not null then -- or no index can be made while their checks are to come
-        execute format('set constraints %s immediate', v_constraints);
+    if v_checks.checked is not null then -- or no index can be made while they are to come
+        execute format('set constraints %s immediate', v_checks.checked);
     end if;
     for v_found in
         select l.* from ensure._look_keys_v1(unique_keys, index_name) as l order by l.place
@@ -294,18 +383,10 @@ begin
         end if;
         return next;
     end loop;
-    if v_deferred is not null then
-        execute format('set constraints %s deferred', v_deferred);
+    if v_checks.deferred is not null then
+        execute format('set constraints %s deferred', v_checks.deferred);
     end if;
-    if archive is not null then
-        object := c_run;
-        outcome := 'archived';
-        execute format('select count(*) from %s as a where a.run = $1', archive)
-        into row_count using c_run;
-        if row_count > 0 then
-            return next;
-        end if;
-    end if;
+    return query select a.* from ensure._archived_run_v1(archive, c_run) as a;
 end
 $fn$;
 
@@ -315,7 +396,11 @@ comment on function ensure._make_unique_v1(ensure._unique_key_v1[], jsonb, regcl
 
 -- migrate:down
 drop function ensure._make_unique_v1(ensure._unique_key_v1[], jsonb, regclass, name, boolean);
+drop function ensure._archived_run_v1(regclass, uuid);
+drop function ensure._deferrable_v1(regclass, boolean);
 drop function ensure._attach_indexes_v1(oid);
 drop function ensure._attach_index_v1(oid, regclass);
 drop function ensure._dedupe_counted_v1(ensure._unique_key_v1, text, text, text, regclass, uuid);
+drop function ensure._check_counts_v1(regclass, regclass[], bigint[], regclass[], text[], bigint[]);
+drop function ensure._counted_tables_v1(regclass, boolean);
 drop function ensure._count_rows_v1(regclass[]);

@@ -1,4 +1,23 @@
 -- migrate:up
+create type ensure._attempt_v1 as (
+    target regclass,
+    children text,
+    rows_change boolean,
+    as_constraint boolean,
+    written boolean,      -- before the call, so it may not wait
+    max_block interval,
+    until timestamptz,
+    relations regclass[], -- to lock, in this order
+    modes text[],
+    gently boolean,
+    patient regclass[],   -- waited for past deadlock_timeout, once
+    wait integer,
+    tries integer,
+    busy regclass,        -- what was not to be had, if anything
+    mode text,
+    problem text
+);
+
 create function ensure._unique_locks_v1(
     target regclass,
     children text,
@@ -118,7 +137,119 @@ comment on function ensure._lock_all_v1(regclass[], text[], boolean, boolean, re
                                        timestamptz) is
     'modes[i] is held on relations[i], or none is, and which was not to be had.';
 
+create function ensure._attempts_v1(
+    target regclass,
+    children text,
+    rows_change boolean,
+    as_constraint boolean,
+    max_wait interval,
+    max_block interval
+)
+returns ensure._attempt_v1
+language sql
+volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _attempts_v1: what attempts to lock a family of tables begin with.
+select row(target, children, rows_change, as_constraint, w.written, max_block,
+           clock_timestamp() + least(max_wait, case when w.written then max_block end,
+                                     '100 years'),
+           null, null, not w.written, '{}'::regclass[], 0, 0, null, null, null)::ensure._attempt_v1
+from (select ensure._has_written_v1() as written) as w
+$fn$;
+
+comment on function ensure._attempts_v1(regclass, text, boolean, boolean, interval, interval) is
+    'What attempts to lock a family of tables begin with.';
+
+create function ensure._next_attempt_v1(
+    attempt ensure._attempt_v1
+)
+returns ensure._attempt_v1
+language plpgsql
+volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _next_attempt_v1: what to lock now, how, and how long to wait for the first.
+--
+-- Returns  first what was not to be had last
+-- Errors   NS006  as _first_wait_v1
+-- Races    to be called in the subtransaction of the attempt: leaves lock_timeout at the wait
+declare
+    v_next ensure._attempt_v1 := attempt;
+begin
+    if attempt.mode is not null then
+        v_next.gently := not attempt.written and attempt.gently <> (attempt.mode = 'exclusive');
+    end if;
+    v_next.tries := attempt.tries + 1;
+    v_next.mode := null;
+    v_next.problem := null;
+    select array_agg(l.relation order by l.relation is distinct from attempt.busy, l.place),
+           array_agg(l.mode order by l.relation is distinct from attempt.busy, l.place)
+    into v_next.relations, v_next.modes
+    from ensure._unique_locks_v1(attempt.target, attempt.children, attempt.rows_change,
+                                 attempt.as_constraint)
+         with ordinality as l (relation, mode, place);
+    v_next.wait := ensure._first_wait_v1(
+        v_next.relations, case when v_next.gently
+                               then array_replace(v_next.modes, 'exclusive', 'share row exclusive')
+                               else v_next.modes end,
+        attempt.max_block, attempt.until,
+        not attempt.written and v_next.relations[1] <> all (attempt.patient));
+    if v_next.wait > extract(epoch from attempt.max_block) * 1000 then
+        v_next.patient := attempt.patient || v_next.relations[1];
+    end if;
+    if attempt.written then
+        v_next.wait := 0;
+    end if;
+    perform set_config('lock_timeout', format('%sms', greatest(v_next.wait, 1)), true);
+    return v_next;
+end
+$fn$;
+
+comment on function ensure._next_attempt_v1(ensure._attempt_v1) is
+    'What to lock now, how, and how long to wait for the first.';
+
+create function ensure._lock_attempt_v1(
+    attempt ensure._attempt_v1
+)
+returns ensure._attempt_v1
+language plpgsql
+volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _lock_attempt_v1: all is locked that the attempt names, and that is all there is to lock.
+--
+-- Returns  problem: why not; then the caller's subtransaction has to roll back
+-- Locks    as _lock_all_v1
+declare
+    v_done ensure._attempt_v1 := attempt;
+begin
+    select l.relation, l.mode into v_done.busy, v_done.mode
+    from ensure._lock_all_v1(attempt.relations, attempt.modes, attempt.gently, attempt.tries > 1,
+                             attempt.target, attempt.wait, attempt.until) as l;
+    if v_done.mode is not null then
+        v_done.problem := format('could not lock "%s" in %s mode', v_done.busy, v_done.mode);
+    elsif exists (select from ensure._unique_locks_v1(attempt.target, attempt.children,
+                                                      attempt.rows_change, attempt.as_constraint)
+                      as l
+                  where l.relation <> all (attempt.relations)) then
+        v_done.problem := format('tables that reference "%s" come and go', attempt.target);
+    end if;
+    return v_done;
+end
+$fn$;
+
+comment on function ensure._lock_attempt_v1(ensure._attempt_v1) is
+    'All is locked that the attempt names, and that is all there is to lock.';
+
 -- migrate:down
+drop function ensure._lock_attempt_v1(ensure._attempt_v1);
+drop function ensure._next_attempt_v1(ensure._attempt_v1);
+drop function ensure._attempts_v1(regclass, text, boolean, boolean, interval, interval);
 drop function ensure._lock_all_v1(regclass[], text[], boolean, boolean, regclass, integer,
                                        timestamptz);
 drop function ensure._unique_locks_v1(regclass, text, boolean, boolean);
+drop type ensure._attempt_v1;

@@ -26,56 +26,24 @@ as $fn$
 declare
     c_exclusive constant boolean := as_constraint
                                     or coalesce((dedupe ->> 'rewrite')::boolean, false);
-    c_written constant boolean := ensure._has_written_v1();
     c_lock_timeout constant text := current_setting('lock_timeout');
-    c_end constant timestamptz := clock_timestamp()
-        + least(max_wait, case when c_written then max_block end, '100 years');
-    v_relations regclass[];
-    v_modes text[];
+    v_try ensure._attempt_v1 := ensure._attempts_v1(
+        target, dedupe ->> 'children', dedupe is not null, c_exclusive, max_wait, max_block);
     v_keys ensure._unique_key_v1[];
     v_found regclass[];
-    v_gently boolean := not c_written;
-    v_busy regclass;
-    v_mode text;
-    v_patient regclass[] := '{}'; -- waited for past deadlock_timeout, once
-    v_wait integer := 0;
-    v_tries integer := 0;
     v_clashes integer := 0;
     v_problem text;
     v_detail text;
     v_schema text;
 begin
     loop
-        select array_agg(l.relation order by l.relation is distinct from v_busy, l.place),
-               array_agg(l.mode order by l.relation is distinct from v_busy, l.place)
-        into v_relations, v_modes
-        from ensure._unique_locks_v1(target, dedupe ->> 'children', dedupe is not null,
-                                     c_exclusive) with ordinality as l (relation, mode, place);
-        v_mode := null;
         begin
-            v_wait := ensure._first_wait_v1(
-                v_relations, case when v_gently
-                                  then array_replace(v_modes, 'exclusive', 'share row exclusive')
-                                  else v_modes end,
-                max_block, c_end, not c_written and v_relations[1] <> all (v_patient));
-            if v_wait > extract(epoch from max_block) * 1000 then
-                v_patient := v_patient || v_relations[1];
-            end if;
-            if c_written then
-                v_wait := 0;
-            end if;
-            perform set_config('lock_timeout', format('%sms', greatest(v_wait, 1)), true);
+            v_try := ensure._next_attempt_v1(v_try);
             v_keys := ensure._unique_keys_v1(target, columns, predicate, nulls_equal, split_nulls);
             v_found := ensure._found_unique_v1(v_keys, index_name, as_constraint);
             if v_found is null then
-                select l.relation, l.mode into v_busy, v_mode
-                from ensure._lock_all_v1(v_relations, v_modes, v_gently, v_tries > 0, target,
-                                         v_wait, c_end) as l;
-                if v_mode is not null then
-                    raise exception using errcode = 'NS102';
-                elsif exists (select from ensure._unique_locks_v1(
-                                  target, dedupe ->> 'children', dedupe is not null, c_exclusive)
-                                  as l where l.relation <> all (v_relations)) then
+                v_try := ensure._lock_attempt_v1(v_try);
+                if v_try.problem is not null then
                     raise exception using errcode = 'NS101';
                 end if;
                 v_keys := ensure._unique_keys_v1(target, columns, predicate, nulls_equal,
@@ -96,10 +64,7 @@ begin
                              from unnest(v_found) as i (index);
                 return;
             when sqlstate 'NS101' then
-                v_problem := format('tables that reference "%s" come and go', target);
-            when sqlstate 'NS102' then
-                v_problem := format('could not lock "%s" in %s mode', v_busy, v_mode);
-                v_gently := not c_written and v_gently <> (v_mode = 'exclusive');
+                v_problem := v_try.problem;
             when lock_not_available or deadlock_detected then
                 get stacked diagnostics v_problem = message_text;
                 v_problem := format('no lock on all that making "%s" unique needs: %s', target,
@@ -120,8 +85,8 @@ begin
                 get stacked diagnostics v_problem = message_text;
                 perform ensure._raise_unique_problem_v1('55006', v_problem, null, target);
         end;
-        v_tries := v_tries + 1;
-        perform ensure._pause_v1(v_relations, v_modes, v_problem, c_written, v_tries, c_end);
+        perform ensure._pause_v1(v_try.relations, v_try.modes, v_problem, v_try.written,
+                                 v_try.tries, v_try.until);
     end loop;
 end
 $fn$;

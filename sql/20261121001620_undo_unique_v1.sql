@@ -90,7 +90,7 @@ begin
         raise exception using
             errcode = 'null_value_not_allowed',
             message = 'archive and run must not be null',
-            hint = 'Pass the run that ensure_unique_v1 named in its row ''archived''.';
+            hint = 'Pass the run that the call named in its row ''archived''.';
     end if;
     perform ensure._check_dedupe_v1(null, null, 'refuse', null, 'refuse', archive);
     if not (has_table_privilege(archive, 'SELECT') and has_table_privilege(archive, 'DELETE')) then
@@ -185,11 +185,11 @@ $fn$;
 comment on function ensure._check_ungated_v1(regclass[]) is
     'No gate of plan_unique_v1 stands on any of these tables.';
 
-create function ensure.undo_unique_v1(
+create function ensure._undo_archived_v1(
     archive regclass,
     run uuid,
-    max_wait interval default '10 s',
-    max_block interval default '500 ms'
+    max_wait interval,
+    max_block interval
 )
 returns table (object text, outcome text, row_count bigint)
 language plpgsql
@@ -205,36 +205,11 @@ set lc_monetary = 'C'
 set xmloption = 'content'
 set array_nulls = on
 as $fn$
--- undo_unique_v1: every row that a run of ensure_unique_v1 archived is what it was before.
+-- _undo_archived_v1: every row that a run archived is what it was before.
 --
--- Returns  one row for each table and what was done: 'inserted' (a deleted row is there again),
---          'moved' (it refers again to what it referred to), 'updated'. The run leaves the archive.
---          A value that its column writes in another way than it was archived is no loss: zeros
---          behind a numeric, blanks behind a char, a time in another zone. A column that is newer
---          than the row in the archive gets its default, a generated one is computed again, and
---          what triggers of the run changed elsewhere stays
--- Errors   22004, 22023  bad input
---          22001, 22003, 22007, 22008, 22P02, 23502, 23503, 23514  a row to come back does not fit
---                 the table as it is now
---          25006  this transaction is read-only
---          42501  a table may not be written, or archive not read; row security would hide rows
---          42703, 42P01  a column or table is not there any more
---          42704  the archive has nothing of the run; it was undone
---          55006  a plan is at work on a table: its gate must go first
---          55P03  max_wait was spent waiting for locks; DETAIL names the holders
---          NS001  a unique index has no place for a row: drop it first
---          NS003  a lock was not to be had, and this transaction has already written
---          NS006  a concurrent index build is at work on one of the tables
---          NS011  this transaction is REPEATABLE READ or SERIALIZABLE
---          NS012  rows would be lost or added, or were kept back or changed by a trigger, or a
---                 column cannot hold a value that it held
---          0A000  a table has rules
---          NS013  a row was deleted, or a value to be set back was changed since the run
--- Locks    SHARE ROW EXCLUSIVE on each table of the run, until the transaction ends
--- Races    a second caller waits for the first, then finds nothing of the run
--- Rights   to write in the tables and to delete from archive. Triggers fire; those without a
---          search_path of their own find only pg_catalog. What SET CONSTRAINTS said of initially
---          deferred constraints of the tables ends: they are checked, then deferred
+-- Returns  as undo_unique_v1
+-- Errors   as undo_unique_v1
+-- Locks    as undo_unique_v1
 declare
     c_written constant boolean := ensure._has_written_v1();
     c_lock_timeout constant text := current_setting('lock_timeout');
@@ -271,11 +246,60 @@ begin
 end
 $fn$;
 
+comment on function ensure._undo_archived_v1(regclass, uuid, interval, interval) is
+    'Every row that a run archived is what it was before.';
+
+create function ensure.undo_unique_v1(
+    archive regclass,
+    run uuid,
+    max_wait interval default '10 s',
+    max_block interval default '500 ms'
+)
+returns table (object text, outcome text, row_count bigint)
+language sql
+volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- undo_unique_v1: every row that a run of ensure_unique_v1 archived is what it was before.
+--
+-- Returns  one row for each table and what was done: 'inserted' (a deleted row is there again),
+--          'moved' (it refers again to what it referred to), 'updated'. The run leaves the archive.
+--          A value that its column writes in another way than it was archived is no loss: zeros
+--          behind a numeric, blanks behind a char, a time in another zone. A column that is newer
+--          than the row in the archive gets its default, a generated one is computed again, and
+--          what triggers of the run changed elsewhere stays
+-- Errors   22004, 22023  bad input
+--          22001, 22003, 22007, 22008, 22P02, 23502, 23503, 23514  a row to come back does not fit
+--                 the table as it is now
+--          25006  this transaction is read-only
+--          42501  a table may not be written, or archive not read; row security would hide rows
+--          42703, 42P01  a column or table is not there any more
+--          42704  the archive has nothing of the run; it was undone
+--          55006  a plan is at work on a table: its gate must go first
+--          55P03  max_wait was spent waiting for locks; DETAIL names the holders
+--          NS001  a unique index has no place for a row: drop it first
+--          NS003  a lock was not to be had, and this transaction has already written
+--          NS006  a concurrent index build is at work on one of the tables
+--          NS011  this transaction is REPEATABLE READ or SERIALIZABLE
+--          NS012  rows would be lost or added, or were kept back or changed by a trigger, or a
+--                 column cannot hold a value that it held
+--          0A000  a table has rules
+--          NS013  a row was deleted, or a value to be set back was changed since the run
+-- Locks    SHARE ROW EXCLUSIVE on each table of the run, until the transaction ends
+-- Races    a second caller waits for the first, then finds nothing of the run
+-- Rights   to write in the tables and to delete from archive. Triggers fire; those without a
+--          search_path of their own find only pg_catalog. What SET CONSTRAINTS said of initially
+--          deferred constraints of the tables ends: they are checked, then deferred
+select u.* from ensure._undo_archived_v1(archive, run, max_wait, max_block) as u
+$fn$;
+
 comment on function ensure.undo_unique_v1(regclass, uuid, interval, interval) is
     'Every row that a run of ensure_unique_v1 archived is what it was before.';
 
 -- migrate:down
 drop function ensure.undo_unique_v1(regclass, uuid, interval, interval);
+drop function ensure._undo_archived_v1(regclass, uuid, interval, interval);
 drop function ensure._check_ungated_v1(regclass[]);
 drop function ensure._undo_locks_v1(regclass, uuid);
 drop function ensure._undo_guards_v1(regclass, uuid);

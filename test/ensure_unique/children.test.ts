@@ -21,11 +21,11 @@ describe('three levels', () => {
     test('negative control: what is not refused the count of rows finds; without both guards the cascade destroys it', () =>
         withOwner(async (owner) => {
             await owner.run(levels);
-            await withoutGuard(owner, '_check_ahead_v1', "if children = 'refuse' then", 'if false then');
+            await withoutGuard(owner, '_check_children_ahead_v1', "if children = 'refuse' then", 'if false then');
             expectError(await owner.attempt(merge('refuse')), 'NS010');
             await withoutGuard(owner, '_merge_level_v1', "if children = 'refuse' then", 'if false then');
             expectError(await owner.attempt(merge('refuse')), 'NS012');
-            await withoutGuard(owner, '_dedupe_counted_v1', 'if v_wrong is not null', 'if false');
+            await withoutGuard(owner, '_check_counts_v1', 'if v_wrong is not null', 'if false');
             await owner.run(merge('refuse'));
             expect(await rows(owner, 'h')).toBe('1000 100 a|1005 105 f');
         }));
@@ -232,8 +232,8 @@ describe('a key that moves', () => {
     test('negative control: a deferred check would come at COMMIT, as a raw 23503', () =>
         withOwner(async (owner) => {
             await owner.run(keyed('deferrable initially deferred'));
-            await withoutGuard(owner, '_dedupe_v1', "execute format('set constraints %s immediate', v_constraint)", 'null');
-            await withoutGuard(owner, '_make_unique_v1', "execute format('set constraints %s immediate', v_constraints)", 'null');
+            await withoutGuard(owner, '_check_deferred_v1', "execute format('set constraints %s immediate', v_constraint)", 'null');
+            await withoutGuard(owner, '_make_unique_v1', "execute format('set constraints %s immediate', v_checks.checked)", 'null');
             expect((await owner.attempt(merge())).code).toBe('23503');
         }));
 

@@ -215,7 +215,7 @@ describe('triggers', () => {
             await owner.run(trigger('h', 'before update', 'return case when old.id = 1004 then null else new end;'));
             await withoutGuard(owner, '_move_children_v1', 'if v_left > 0 or v_archived <> v_count then', 'if false then');
             expectError(await owner.attempt(merge()), 'NS012'); // now by the count of rows
-            await withoutGuard(owner, '_dedupe_counted_v1', 'if v_wrong is not null', 'if false');
+            await withoutGuard(owner, '_check_counts_v1', 'if v_wrong is not null', 'if false');
             await owner.run(merge());
             expect(await rows(owner, '(select id from h) as x')).toBe('1000|1001|1002|1003|1005');
         }));

@@ -110,7 +110,7 @@ describe('two callers', () => {
 
     test('negative control: without the locks a second caller does not find what the first makes, and fails', () =>
         withFamily(async ({ a, b, dba }) => {
-            await withoutGuard(dba, '_create_unique_v1', /select l\.relation, l\.mode into v_busy, v_mode[^;]*;/);
+            await withoutGuard(dba, '_create_unique_v1', 'v_try := ensure._lock_attempt_v1(v_try);');
             await withoutGuard(dba, '_create_unique_v1', 'if v_found is null then', "if v_found is null then perform set_config('lock_timeout', '10s', true);");
             await a.run('begin');
             await a.run(ensure(move));
@@ -188,7 +188,7 @@ describe('nobody slips in between the rows and the index', () => {
 
     test('negative control: without the lock the writer is not kept out, and the call cannot make the index', (context) =>
         withPause(context, async ({ a, b, dba, su }) => {
-            await withoutGuard(dba, '_create_unique_v1', /select l\.relation, l\.mode into v_busy, v_mode[^;]*;/);
+            await withoutGuard(dba, '_create_unique_v1', 'v_try := ensure._lock_attempt_v1(v_try);');
             const call = a.start(ensure(move));
             await call.blockedBy(su);
             expect((await b.attempt('insert into t values (11, 4)')).code).toBe('ok');
@@ -292,7 +292,7 @@ describe('who has written', () => {
 
     test('negative control: if they wait like others, the server finds deadlocks', (context) =>
         withHaste(context, async (sessions) => {
-            await withoutGuard(sessions.dba, '_create_unique_v1', 'ensure._has_written_v1()', 'false');
+            await withoutGuard(sessions.dba, '_attempts_v1', 'ensure._has_written_v1()', 'false');
             const { codes, deadlocks: found } = await both(sessions);
             expect(codes).not.toContain('NS003');
             expect(found).toBeGreaterThan(0);
@@ -337,7 +337,7 @@ describe('who has written', () => {
 
     test('negative control: if the caller waits, the writer gets 40P01', (context) =>
         withWriters(context, async ({ a, b, dba }) => {
-            await withoutGuard(dba, '_create_unique_v1', 'ensure._has_written_v1()', 'false');
+            await withoutGuard(dba, '_attempts_v1', 'ensure._has_written_v1()', 'false');
             const call = a.start(ensure(`${move}, max_block => '10 s'`));
             await call.blockedBy(b);
             expect((await b.attempt('update r set x = 3')).code).toBe('40P01');
@@ -412,7 +412,7 @@ describe('where one writes to the table and another to a child, so that never bo
 
     test('negative control: with NOWAIT for all but the first it holds nothing, and would begin again for ever', (context) =>
         withHaste(context, async (sessions) => {
-            await withoutGuard(sessions.dba, '_create_unique_v1', 'v_tries > 0, target', 'false, target');
+            await withoutGuard(sessions.dba, '_lock_attempt_v1', 'attempt.tries > 1', 'false');
             await alternately(sessions, async (insert) => {
                 expect((await insert.outcome()).code).toBe('ok');
             });

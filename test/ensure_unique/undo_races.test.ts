@@ -27,7 +27,7 @@ describe('locks and races', () => {
             await a.run(`${archive}; create table t (k text); insert into t values ('a'), ('a')`);
             const { run } = await unique(a, "'t', '{k}', keep => 'k', losers => 'delete'");
             await a.run('drop index t_k_key');
-            await withoutGuard(a, 'undo_unique_v1',
+            await withoutGuard(a, '_undo_archived_v1',
                 'perform ensure._take_locks_v1(v_relations, v_modes, v_relations[1], v_wait, c_end);');
             await withoutGuard(a, '_undo_run_v1', 'or v_count <> v_steps.total');
             await a.run('begin');
