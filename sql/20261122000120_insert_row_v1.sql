@@ -50,7 +50,8 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 -- _revive_row_v1: the row at a place has attributes, and does not fulfil revive any more.
 --
--- Returns  the row; null where it is not there any more, or another has revived it
+-- Returns  the row, whose primary key stays; null where it is not there any more, or another has
+--          revived it, or a trigger kept it
 -- Errors   NS001  with attributes it still fulfils revive
 declare
     v_data jsonb;
@@ -66,6 +67,9 @@ begin
                       ensure._rows_given_v1(target, array_agg(a.attname)), concat(revive, E'\n'))
         from pg_class as c
         join pg_attribute as a on a.attrelid = c.oid and a.attnum > 0 and attributes ? a.attname
+                              and not exists (select from pg_index as i
+                                              where i.indrelid = c.oid and i.indisprimary
+                                                and a.attnum = any (i.indkey))
         where c.oid = target
         group by c.relname)
     into v_data, v_dead
@@ -102,8 +106,9 @@ as $fn$
 --          the first key alone
 select format('on conflict %s do nothing', case when exists (
            select from pg_index as i
-           where i.indrelid = target and (i.indisunique or i.indisexclusion)
-             and not i.indimmediate)
+           where i.indrelid in (select target union select p.relid
+                                from pg_partition_tree(target) as p (relid))
+             and (i.indisunique or i.indisexclusion) and not i.indimmediate)
        then (select k.arbiter from ensure._row_keys_v1(target, given, key) as k limit 1) end)
 $fn$;
 
@@ -121,10 +126,10 @@ volatile
 security invoker
 set search_path = pg_catalog, pg_temp
 as $fn$
--- _raise_taken_v1: why a row cannot be inserted and is not there either, if that is known.
+-- _raise_taken_v1: another row has a key of a row that is not there, if that is so.
 --
--- Returns  nothing: then a plain INSERT says
--- Errors   NS014  another row has a key of attributes; 42501  row security hides the row
+-- Returns  nothing: then a plain INSERT says what it is
+-- Errors   NS014  another row has a key of attributes
 declare
     v_found record;
 begin
@@ -140,20 +145,45 @@ begin
                 hint = 'Ask for this row by its own key, or change the row that is there.';
         end if;
     end if;
-    if row_security_active(target) then
+end
+$fn$;
+
+comment on function ensure._raise_taken_v1(regclass, jsonb, name[]) is
+    'Another row has a key of a row that is not there, if that is so.';
+
+create function ensure._raise_hidden_v1(
+    target regclass,
+    given name[],
+    index_oid oid
+)
+returns void
+language plpgsql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _raise_hidden_v1: a row that row security hides has the key that an INSERT stumbled over.
+--
+-- Returns  nothing where that is not known
+-- Errors   42501  it has
+begin
+    if row_security_active(target)
+       and exists (select from ensure._row_keys_v1(target, given, null) as k
+                   where k.index_oid = _raise_hidden_v1.index_oid
+                      or k.index_oid in (select pg_partition_ancestors(
+                                             _raise_hidden_v1.index_oid))) then
         raise exception using
             errcode = 'insufficient_privilege',
             message = format('a row of "%s" that %I may not see has a key of the row that is asked'
                              ' for', target, current_user),
-            detail = format('A policy of row security hides it. Asked for: %s.',
-                            left(attributes::text, 200)),
+            detail = format('A policy of row security hides it. Index: %s.', index_oid::regclass),
             hint = 'Call as a role that may see the row, or with another key.';
     end if;
 end
 $fn$;
 
-comment on function ensure._raise_taken_v1(regclass, jsonb, name[]) is
-    'Why a row cannot be inserted and is not there either, if that is known.';
+comment on function ensure._raise_hidden_v1(regclass, name[], oid) is
+    'A row that row security hides has the key that an INSERT stumbled over.';
 
 create function ensure._raise_kept_out_v1(
     target regclass,
@@ -165,23 +195,26 @@ immutable
 security invoker
 set search_path = pg_catalog, pg_temp
 as $fn$
--- _raise_kept_out_v1: a trigger keeps a row out, which is an error.
+-- _raise_kept_out_v1: a trigger keeps a row from being what was asked for, which is an error.
 --
 -- Errors   NS012  always
 begin
     raise exception using
         errcode = 'NS012',
-        message = format('a trigger or rule keeps the row out of "%s"', target),
+        message = format('a trigger or rule keeps a row out of "%s", or makes another of it',
+                         target),
         detail = format('Asked for: %s.', left(attributes::text, 200)),
-        hint = 'Look for a trigger BEFORE INSERT that returns null, or a rule.';
+        hint = 'Look for a trigger BEFORE INSERT or UPDATE that returns null or changes a key, or a'
+               ' rule; nothing was changed.';
 end
 $fn$;
 
 comment on function ensure._raise_kept_out_v1(regclass, jsonb) is
-    'A trigger keeps a row out, which is an error.';
+    'A trigger keeps a row from being what was asked for, which is an error.';
 
 -- migrate:down
 drop function ensure._raise_kept_out_v1(regclass, jsonb);
+drop function ensure._raise_hidden_v1(regclass, name[], oid);
 drop function ensure._raise_taken_v1(regclass, jsonb, name[]);
 drop function ensure._conflict_v1(regclass, name[], name[]);
 drop function ensure._revive_row_v1(regclass, jsonb, text, oid, tid);

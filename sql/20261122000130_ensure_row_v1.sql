@@ -47,36 +47,53 @@ as $fn$
 -- _make_row_v1: as ensure_row_v1, when the row was not found at once.
 --
 -- Races    the row may come and go between two statements: looks and inserts five times, then as a
---          plain INSERT does
+--          plain INSERT or UPDATE does. UPDATE is in a subtransaction, INSERT only the last time
 declare
-    c_given constant name[] := array(select k.name from jsonb_object_keys(attributes) as k (name));
+    c_given constant text[] := array(select jsonb_object_keys(attributes));
     v_conflict text;
     v_found record;
+    v_schema text;
+    v_index text;
 begin
     perform ensure._check_attributes_v1(target, c_given);
     if revive is not null then
         perform ensure._read_expression_v1(target, revive, 'predicate');
     end if;
-    v_conflict := ensure._conflict_v1(target, c_given, key);
+    v_conflict := ensure._conflict_v1(target, c_given::name[], key);
     for v_try in 1..5 loop
         v_found := ensure._look_row_v1(target, attributes, key, revive);
         if v_found.data is null then
-            data := ensure._insert_row_v1(target, attributes, v_conflict);
             outcome := 'created';
+            data := ensure._insert_row_v1(target, attributes, v_conflict);
         elsif v_found.dead then
-            data := ensure._revive_row_v1(target, attributes, revive, v_found.part, v_found.place);
             outcome := 'revived';
+            begin
+                data := ensure._revive_row_v1(target, attributes, revive, v_found.part,
+                                              v_found.place);
+            exception when unique_violation then
+                data := null; -- by another who was first, or by another key: the next look says
+            end;
         else
-            data := v_found.data;
             outcome := 'exists';
+            data := v_found.data;
         end if;
         if data is not null then
             return;
         end if;
     end loop;
-    perform ensure._raise_taken_v1(target, attributes, key);
-    data := ensure._insert_row_v1(target, attributes, '');
-    outcome := 'created';
+    if outcome = 'revived' then
+        data := ensure._revive_row_v1(target, attributes, revive, v_found.part, v_found.place);
+    else
+        perform ensure._raise_taken_v1(target, attributes, key);
+        begin
+            data := ensure._insert_row_v1(target, attributes, '');
+        exception when unique_violation then
+            get stacked diagnostics v_schema = schema_name, v_index = constraint_name;
+            perform ensure._raise_hidden_v1(target, c_given::name[],
+                                            to_regclass(format('%I.%I', v_schema, v_index)));
+            raise;
+        end;
+    end if;
     if data is null then
         perform ensure._raise_kept_out_v1(target, attributes);
     end if;
@@ -106,6 +123,10 @@ as $fn$
 --          PostgreSQL's own types: then _look_row_v1 says. What this finds is right; what it does
 --          not find may be there, as a value that the column rounds
 declare
+    -- bool, bytea, int8, int2, int4, text, oid, float4, float8, char(n), varchar, date, time,
+    -- timestamp, timestamptz, numeric, uuid: what '=' and an untyped literal are right for
+    c_types constant oid[] := '{16,17,20,21,23,25,26,700,701,1042,1043,1082,1083,1114,1184,1700,'
+                              '2950}';
     v_index record;
     v_name text;
     v_match text;
@@ -119,8 +140,8 @@ begin
                      from pg_attribute as a
                      where a.attrelid = i.indrelid
                        and a.attnum = any ((i.indkey::int2[])[0:i.indnkeyatts - 1])
-                       and a.attcollation < 16384 and a.atttypid < 16384
-                       and a.atttypid <> 3802) as names -- jsonb
+                       and a.attcollation < 16384 and a.attgenerated = ''
+                       and a.atttypid = any (c_types)) as names
         from pg_index as i
         where i.indrelid = target and i.indisunique and i.indisvalid and i.indimmediate
     loop
@@ -179,8 +200,9 @@ as $fn$
 --          alive then; without revive dead rows are rows as any other
 -- Errors   22004, 22023  target or attributes is null; attributes is no object
 --          42P10  attributes have no unique key, or not the one of key
---          42601, 42703, 42804, 42883, 22P02, 42P02  bad input
---          42809, 428C9  not a table; a generated column
+--          42601, 42703, 42804, 42883, 22003, 22007, 22008, 22P02, 42P02  bad input
+--          42809, 428C9, 0A000  not a table; a generated column; a rule for INSERT
+--          25006  it is not there, and this transaction is read-only
 --          40001  the row came after the snapshot of this transaction: try again
 --          42501  this role may not, or may not see the row that has the key
 --          NS001  the row would fulfil revive with attributes, too

@@ -5,6 +5,7 @@ create function ensure._look_rows_v1(
     given name[],
     key name[],
     out missing bigint[],
+    out keys text,
     out sorting text
 )
 returns record
@@ -15,7 +16,7 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 -- _look_rows_v1: which of rows, by their places, target has no row for.
 --
--- Returns  sorting: SQL that sorts them by a key, the same for every caller
+-- Returns  keys and sorting: SQL that sorts them by a key, the same for every caller
 -- Errors   22023  two of rows have the same key
 --          42P10, NS014  as _look_row_v1, of one of them
 declare
@@ -29,9 +30,9 @@ begin
                ' from (%3$s) as "~a" cross join lateral (%4$s) as "~k" left join %5$s as %2$I on'
                ' %6$s and %7$s', k.applies, c.relname, c_source, k.keys, ensure._from_v1(target),
                k.equal, concat_ws(' and ', k.applies, '(' || k.predicate || ')')), ' union all '),
-           (array_agg(format('(select row("~k".*)::text collate "C" from (%s) as "~k")',
-                             k.keys)))[1]
-    into v_query, sorting
+           (array_agg(format('cross join lateral (%s) as "~k"', k.keys)))[1],
+           (array_agg(k.sorting))[1]
+    into v_query, keys, sorting
     from ensure._row_keys_v1(target, given, key) as k
     join pg_class as c on c.oid = target;
     if v_query is null then
@@ -80,7 +81,7 @@ as $fn$
 -- Returns  these columns
 -- Errors   22004, 22023; 42809, 42703, 428C9  as _check_attributes_v1
 declare
-    v_names name[];
+    v_names text[];
     v_other record;
 begin
     if num_nulls(target, rows) > 0 then
@@ -98,7 +99,7 @@ begin
     for v_other in
         select e.place, jsonb_typeof(e.element) as type,
                case when jsonb_typeof(e.element) = 'object'
-                    then array(select k.name::name from jsonb_object_keys(e.element) as k (name)
+                    then array(select k.name from jsonb_object_keys(e.element) as k (name)
                                order by 1) end as names
         from jsonb_array_elements(rows) with ordinality as e (element, place)
     loop
@@ -131,8 +132,7 @@ create function ensure._insert_rows_v1(
     target regclass,
     rows jsonb,
     given name[],
-    missing bigint[],
-    sorting text,
+    found record,
     conflict text
 )
 returns bigint
@@ -141,28 +141,28 @@ volatile
 security invoker
 set search_path = pg_catalog, pg_temp
 as $fn$
--- _insert_rows_v1: rows of these places are inserted in the order of sorting, but for conflicts.
+-- _insert_rows_v1: rows that _look_rows_v1 has not found are inserted by key, but for conflicts.
 --
 -- Returns  how many
 declare
     v_count bigint;
 begin
     execute (
-        select format('insert into %s (%s) select %s from (%s) as "~a" where "~a"."~place" = any'
-                      ' ($2) order by %s %s', target,
+        select format('insert into %s (%s) select %s from (%s) as "~a" %s'
+                      ' where "~a"."~place" = any ($2) order by %s %s', target,
                       string_agg(quote_ident(a.attname), ', ' order by a.attnum),
                       string_agg(format('"~a"."~%s"', a.attnum), ', ' order by a.attnum),
-                      ensure._rows_given_v1(target, given), sorting, conflict)
+                      ensure._rows_given_v1(target, given), found.keys, found.sorting, conflict)
         from pg_attribute as a
         where a.attrelid = target and a.attnum > 0 and a.attname = any (given))
-    using rows, missing;
+    using rows, found.missing;
     get diagnostics v_count = row_count;
     return v_count;
 end
 $fn$;
 
-comment on function ensure._insert_rows_v1(regclass, jsonb, name[], bigint[], text, text) is
-    'Rows of these places are inserted in the order of sorting, but for conflicts.';
+comment on function ensure._insert_rows_v1(regclass, jsonb, name[], record, text) is
+    'Rows that _look_rows_v1 has not found are inserted by key, but for conflicts.';
 
 create function ensure.ensure_rows_v1(
     target regclass,
@@ -181,16 +181,21 @@ as $fn$
 --          ensure_row_v1; of a row that exists the other attributes are not compared
 -- Errors   22004, 22023  target or rows is null; rows is no array of objects, or these have not the
 --                 same columns, or two have the same key
---          42P10, 42703, 42809, 428C9, 40001, 42501, NS012, NS014, 23505, 23P01  as ensure_row_v1
+--          0A000, 25006, 40001, 42501, 42703, 42809, 428C9, 42P10  as ensure_row_v1
+--          22003, 22007, 22008, 22P02, 23505, 23P01, NS014  as ensure_row_v1
+--          NS012  a trigger keeps a row out, or changes its key
 -- Locks    those of SELECT, and of INSERT where there is something to write; none longer
--- Races    rows are inserted sorted by key: callers with the same rows wait for each other, and
---          cannot deadlock
+-- Races    rows are inserted in the order of a key: callers with rows of the same columns, and the
+--          same key, wait for each other and cannot deadlock
 -- Rights   as ensure_row_v1
 declare
     c_given constant name[] := ensure._check_rows_v1(target, rows);
     c_conflict constant text := ensure._conflict_v1(target, c_given, key);
     v_found record;
+    v_missing integer;
     v_count bigint := 0;
+    v_schema text;
+    v_index text;
 begin
     if jsonb_array_length(rows) = 0 then
         return;
@@ -199,15 +204,24 @@ begin
     row_count := 0;
     for v_try in 1..6 loop
         v_found := ensure._look_rows_v1(target, rows, c_given, key);
+        if cardinality(v_found.missing) > v_missing - v_count then
+            perform ensure._raise_kept_out_v1(target, rows -> v_found.missing[1]::integer - 1);
+        end if;
         exit when v_found.missing = '{}' or v_try = 6;
-        v_count := ensure._insert_rows_v1(target, rows, c_given, v_found.missing,
-                                           v_found.sorting, c_conflict);
+        v_missing := cardinality(v_found.missing);
+        v_count := ensure._insert_rows_v1(target, rows, c_given, v_found, c_conflict);
         row_count := row_count + v_count;
     end loop;
     if v_found.missing <> '{}' then
         perform ensure._raise_taken_v1(target, rows -> v_found.missing[1]::integer - 1, key);
-        v_count := ensure._insert_rows_v1(target, rows, c_given, v_found.missing,
-                                           v_found.sorting, '');
+        begin
+            v_count := ensure._insert_rows_v1(target, rows, c_given, v_found, '');
+        exception when unique_violation then
+            get stacked diagnostics v_schema = schema_name, v_index = constraint_name;
+            perform ensure._raise_hidden_v1(target, c_given,
+                                            to_regclass(format('%I.%I', v_schema, v_index)));
+            raise;
+        end;
         if v_count < cardinality(v_found.missing) then
             perform ensure._raise_kept_out_v1(target, rows -> v_found.missing[1]::integer - 1);
         end if;
@@ -230,6 +244,6 @@ comment on function ensure.ensure_rows_v1(regclass, jsonb, name[]) is
 
 -- migrate:down
 drop function ensure.ensure_rows_v1(regclass, jsonb, name[]);
-drop function ensure._insert_rows_v1(regclass, jsonb, name[], bigint[], text, text);
+drop function ensure._insert_rows_v1(regclass, jsonb, name[], record, text);
 drop function ensure._check_rows_v1(regclass, jsonb);
 drop function ensure._look_rows_v1(regclass, jsonb, name[], name[]);

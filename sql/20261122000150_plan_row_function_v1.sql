@@ -3,12 +3,13 @@ create function ensure._row_function_parts_v1(
     target regclass,
     index_oid oid,
     key name[],
-    function_name name,
     out arguments text,
     out columns text,
     out fillers text,
     out matches text,
     out nulls text,
+    out predicate text,
+    out given text,
     out types oid[]
 )
 returns record
@@ -20,27 +21,26 @@ as $fn$
 -- _row_function_parts_v1: what a function of plan_row_function_v1 has of its table.
 --
 -- Returns  arguments, those of the key first; columns and fillers of the INSERT; matches: the
---          condition that finds the row; nulls: true when the key is null
+--          condition that finds the row; nulls: true when the key is null; given: the columns of
+--          predicate as they are inserted
 with index as (
     select i.*, (i.indkey::int2[])[0:i.indnkeyatts - 1] as attnums,
-           coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false) as nulls_equal
+           coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false) as nulls_equal,
+           pg_get_expr(i.indpred, i.indrelid) as predicate
     from pg_index as i
     where i.indexrelid = index_oid
 ), columns as (
-    select a.attnum, a.atttypid, quote_ident(a.attname) as name,
-           format('%I.%I', function_name, a.attname) as argument,
-           format('%I.%I%s', function_name, a.attname,
-                  case when a.atttypmod >= 0 and t.typcategory in ('N', 'D', 'T')
-                       then '::' || format_type(a.atttypid, a.atttypmod) end) as value,
-           format_type(a.atttypid, null) as type, k.place, k.element,
-           array_position(key, a.attname) as rank,
-           pg_get_expr(d.adbin, d.adrelid) as filler
+    select a.attnum, a.atttypmod, quote_ident(a.attname) as name, a.attname, a.atttypid, k.place,
+           k.operator, array_position(key, a.attname) as rank,
+           ensure._base_type_v1(a.atttypid) as base,
+           row_number() over (order by array_position(key, a.attname), a.attnum) as n,
+           coalesce(pg_get_expr(d.adbin, d.adrelid), pg_get_expr(t.typdefaultbin, 0)) as filler
     from index as i
     join pg_attribute as a on a.attrelid = i.indrelid and a.attnum > 0 and not a.attisdropped
     join pg_type as t on t.oid = a.atttypid
     left join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
     left join lateral (
-        select u.place, format('operator(%I.%s)', n.nspname, o.oprname) as element
+        select u.place, format('operator(%I.%s)', n.nspname, o.oprname) as operator
         from unnest(i.attnums, i.indclass::oid[]) with ordinality as u (attnum, class, place)
         join pg_opclass as c on c.oid = u.class
         join pg_amop as m on m.amopfamily = c.opcfamily and m.amopstrategy = 3
@@ -49,26 +49,38 @@ with index as (
         join pg_namespace as n on n.oid = o.oprnamespace
         where u.attnum = a.attnum) as k on true
     where a.attgenerated = '' and (a.attidentity = '' or a.attidentity = 'd' and k.place > 0)
+), values as (
+    select c.*, case when c.rank > 0 or c.filler is null then format('$%s', c.n)
+                     else format('coalesce($%s, %s)', c.n, c.filler) end as inserted
+    from columns as c
 )
-select string_agg(format(E'    %s %s%s', c.name, c.type,
-                         case when c.place is null then ' default null' end), E',\n'
-                  order by c.rank, c.attnum),
-       string_agg(c.name, ', ' order by c.rank, c.attnum),
-       string_agg(case when c.place > 0 or c.filler is null then c.argument
-                       else format('coalesce(%s, %s)', c.argument, c.filler) end,
-                  E',\n                ' order by c.rank, c.attnum),
+select string_agg(format(E'    %s %s%s',
+                         case when c.attname in ('data', 'outcome', 'attempt', 'found')
+                              then concat(c.attname, '_') else c.name end,
+                         format_type(c.base, null),
+                         case when c.rank is null then ' default null' end), E',\n' order by c.n),
+       string_agg(c.name, ', ' order by c.n),
+       string_agg(c.inserted, ', ' order by c.n),
        concat(string_agg(
            format(case when i.nulls_equal
                        then '(t.%1$s %2$s %3$s%4$s or t.%1$s is null and %5$s is null)'
                        else 't.%1$s %2$s %3$s%4$s' end,
-                  c.name, replace(c.element, 'operator(pg_catalog.=)', '='), c.value,
-                  l.collated, c.argument), ' and ' order by c.rank) filter (where c.place > 0),
-           E'\n            and (' || min(pg_get_expr(i.indpred, i.indrelid)) || ')'),
-       string_agg(format('%s is null', c.argument), ' or ' order by c.rank)
-           filter (where c.place > 0 and not i.nulls_equal),
-       array_agg(c.atttypid order by c.rank, c.attnum)
-from columns as c
+                  c.name, replace(c.operator, 'operator(pg_catalog.=)', '='),
+                  case when c.atttypmod >= 0 and t.typcategory in ('N', 'D', 'T')
+                       then format('$%s::%s', c.n, format_type(c.atttypid, c.atttypmod))
+                       else format('$%s', c.n) end,
+                  l.collated, format('$%s', c.n)), ' and ' order by c.rank)
+                  filter (where c.rank > 0),
+           E'\n            and (' || min(i.predicate) || ')'),
+       string_agg(format('$%s is null', c.n), ' or ' order by c.n)
+           filter (where c.rank > 0 and not i.nulls_equal),
+       min(i.predicate),
+       string_agg(format('%s as %s', c.inserted, c.name), ', ' order by c.n)
+           filter (where ensure._reads_v1(i.predicate, c.attname)),
+       array_agg(c.base order by c.n)
+from values as c
 cross join index as i
+join pg_type as t on t.oid = c.base
 left join lateral (
     select format(' collate %I.%I', n.nspname, o.collname) as collated
     from pg_attribute as a
@@ -78,13 +90,13 @@ left join lateral (
     where a.attrelid = i.indrelid and a.attnum = c.attnum) as l on true
 $fn$;
 
-comment on function ensure._row_function_parts_v1(regclass, oid, name[], name) is
+comment on function ensure._row_function_parts_v1(regclass, oid, name[]) is
     'What a function of plan_row_function_v1 has of its table.';
 
 create function ensure._row_function_body_v1(
     target regclass,
     parts record,
-    suffix text
+    conflict text
 )
 returns text
 language plpgsql
@@ -93,40 +105,49 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $fn$
 -- _row_function_body_v1: the body of a function of plan_row_function_v1.
+--
+-- Returns  with arguments by number: a name may be that of a column, or FOUND
 begin
     return format($body$
 #variable_conflict use_column
 begin
     for attempt in 1..20 loop
-        select t.* into data%1$s
-        from %2$s as t
-        where %3$s;
+        select t.* into data
+        from %1$s as t
+        where %2$s;
         if found then
-            outcome%1$s := 'exists';
-            return;%4$s
+            outcome := 'exists';
+            return;%3$s%4$s
         end if;
         insert into %5$s as t (%6$s)
         values (%7$s)
-        on conflict do nothing
-        returning t.* into data%1$s;
+        %8$s
+        returning t.* into data;
         if found then
-            outcome%1$s := 'created';
+            outcome := 'created';
             return;
         end if;
     end loop;
     raise exception using
         errcode = 'NS014',
-        message = 'another row of %8$s has a key of the row that is asked for, or is hidden',
+        message = 'another row of %9$s has a key of the row that is asked for, or is hidden',
         hint = 'Ask ensure.ensure_row_v1 for the row: it says which.';
 end
-$body$, suffix, ensure._from_v1(target), parts.matches,
+$body$, ensure._from_v1(target), parts.matches,
                   case when parts.nulls is not null then format($null$
         elsif %s then
             raise exception using
                 errcode = 'null_value_not_allowed',
                 message = 'a key must not be null',
                 hint = 'Pass a value for each column of the key.';$null$, parts.nulls) end,
-                  target, parts.columns, parts.fillers,
+                  case when parts.predicate is not null then format($outside$
+        elsif (select (%s) from (select %s) as t) is not true then
+            raise exception using
+                errcode = 'invalid_column_reference',
+                message = 'the row that is asked for has no such key, by the predicate',
+                hint = 'Pass values of a row for which the index has a place.';$outside$,
+                                                               parts.predicate, parts.given) end,
+                  target, parts.columns, parts.fillers, conflict,
                   replace(target::text, '''', ''''''));
 end
 $fn$;
@@ -150,25 +171,26 @@ language plpgsql
 stable
 security invoker
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 as $fn$
 -- plan_row_function_v1: beside target there is a function that does for it what ensure_row_v1 does.
 --
 -- Returns  one CREATE FUNCTION, for review; none when the function is there. It has an argument for
---          each column, those of key first, and returns the row as data, and outcome: 'exists' or
---          'created'. An argument that is null is the default of its column. Its body has nothing
---          to look up, and is right as long as the columns and keys of target are what they are
---          now: after a change drop it and ask again
+--          each column, those of key first (called data_ and the like where the name is taken), and
+--          returns the row as data, and outcome: 'exists' or 'created'. An argument that is null is
+--          the default of its column. Its body has nothing to look up, and is right as long as the
+--          columns and keys of target are what they are now: after a change drop it and ask again
 -- Errors   22004  target or key is null
 --          42P10  key is no unique index of plain columns that can be given
 --          42P01, 42809, 42703  no such table; not a table; no such column
 --          NS001  a function with this name and these arguments is there, and differs
---          NS007  the name is taken by a function with other arguments, or too long
+--          42622  the name is too long
+--          NS007  the name is taken by a function with other arguments
 -- Rights   none to ask; to run it CREATE on the schema of target. The function runs with the rights
 --          of who calls it
 declare
     v_index oid;
     v_table record;
-    v_suffix text := '';
     v_parts record;
     v_body text;
     v_there record;
@@ -202,14 +224,12 @@ begin
             message = format('"%s" is too long for the name of a function', v_table.name),
             hint = 'Pass function_name.';
     end if;
-    while exists (select from pg_attribute as a
-                  where a.attrelid = target and not a.attisdropped
-                    and a.attname in (concat('data', v_suffix), concat('outcome', v_suffix))) loop
-        v_suffix := concat(v_suffix, '_');
-    end loop;
-    v_parts := ensure._row_function_parts_v1(target, v_index, key, v_table.name);
-    v_body := ensure._row_function_body_v1(target, v_parts, v_suffix);
-    select p.oid, p.prosrc = v_body as same, x.types = v_parts.types as same_types
+    v_parts := ensure._row_function_parts_v1(target, v_index, key);
+    v_body := ensure._row_function_body_v1(target, v_parts,
+                                            ensure._conflict_v1(target, key, key));
+    select p.oid, p.prosrc = v_body and p.provolatile = 'v' and not p.prosecdef
+           and p.proconfig = '{"search_path=pg_catalog, pg_temp"}' as same,
+           x.types = v_parts.types as same_types
     into v_there
     from pg_proc as p
     cross join lateral (select array(select unnest(p.proargtypes::oid[]))) as x (types)
@@ -228,15 +248,15 @@ begin
     step_number := 1;
     statement := format($create$create function %1$s.%2$I(
 %3$s,
-    out data%4$s %5$s,
-    out outcome%4$s text
+    out data %4$s,
+    out outcome text
 )
 returns record
 language plpgsql
 volatile
 security invoker
 set search_path = pg_catalog, pg_temp
-as %6$s$create$, v_table.schema, v_table.name, v_parts.arguments, v_suffix, target,
+as %5$s$create$, v_table.schema, v_table.name, v_parts.arguments, target,
                         case when strpos(v_body, '$row$') > 0 then quote_literal(v_body)
                              else format('$row$%s$row$', v_body) end);
     in_transaction := true;
@@ -252,4 +272,4 @@ comment on function ensure.plan_row_function_v1(regclass, name[], name) is
 -- migrate:down
 drop function ensure.plan_row_function_v1(regclass, name[], name);
 drop function ensure._row_function_body_v1(regclass, record, text);
-drop function ensure._row_function_parts_v1(regclass, oid, name[], name);
+drop function ensure._row_function_parts_v1(regclass, oid, name[]);

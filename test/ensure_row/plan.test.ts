@@ -48,7 +48,7 @@ describe('the function', () => {
         await owner.run(setup);
         await install(owner, 'x', key);
         for (const [args, answer] of calls) expect(await call(owner, `ensure_x(${args})`), args).toBe(answer);
-        if (calls.length === 0) expect(await owner.run('select outcome_, (data_).data from ensure_x(1, 2)')).toEqual([{ outcome_: 'created', data: 2 }]);
+        if (calls.length === 0) expect(await owner.run('select outcome, (data).data from ensure_x(1, data_ => 2)')).toEqual([{ outcome: 'created', data: 2 }]);
     }));
 
     test('nulls that are equal are a key', (context) => withOwner(async (owner) => {
