@@ -35,7 +35,7 @@ bench-unique: dist/cli.js ## measure what docs/unique.md quotes (PG=14 to PG=18,
 bench-stall: dist/cli.js ## measure how long writers wait while a table is made unique (PG=14 to PG=18)
 	@PG=$(PG) ROWS=$(ROWS) node dist/bench-stall.js
 
-bench-row: dist/cli.js ## measure what docs/rows.md quotes (PG=14 to PG=18)
+bench-row: dist/cli.js ## measure ensure_row_v1 beside what people write (PG=14 to PG=18)
 	@PG=$(PG) node dist/bench-row.js
 
 bench-merge: dist/cli.js ## measure what docs/merge.md quotes: 30,000 parents merged by three (PG=14 to PG=18)

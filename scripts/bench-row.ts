@@ -5,7 +5,7 @@ import { majorOf, temporaryServer } from './embedded.js';
 import { connectOptions } from './harness/sessions.js';
 import { migrate } from './migrate/run.js';
 
-/** `make bench-row`: what docs/rows.md quotes, from sessions that call in a loop within the server, each call a transaction. */
+/** `make bench-row`: calls per second, from sessions that call in a loop within the server, each call a transaction. */
 const sessions = 8;
 const calls = Number(process.env.CALLS || 3000);
 const keys = 1000;
