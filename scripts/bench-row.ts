@@ -10,6 +10,8 @@ const sessions = 8;
 const calls = Number(process.env.CALLS || 3000);
 const keys = 1000;
 const repeats = 3;
+/** Forms that are close to each other run in turn so often. */
+const pairs = 21;
 
 const server = await temporaryServer(majorOf(process.env.PG), { fsync: 'on', synchronous_commit: 'on', full_page_writes: 'on' }, tmpdir());
 const admin = postgres(server.url, connectOptions);
@@ -23,10 +25,12 @@ const forms: Record<string, string> = {
             insert into t (k, v) values (wanted, 'v') on conflict do nothing returning t.id into v_id; if found then return v_id; end if;
         end loop; end`,
     'function of plan_row_function_v1': "begin return (select (e.data).id from ensure_t(wanted, 'v') as e); end",
-    'the same loop by hand, row and outcome': "begin return (select (e.data).id from by_hand(wanted, 'v') as e); end",
+    'the same loop by hand': "begin return (select (e.data).id from by_hand(wanted, 'v') as e); end",
+    'the same loop by hand, search_path set': "begin return (select (e.data).id from by_hand_pinned(wanted, 'v') as e); end",
     'ensure_row_v1': "begin return (ensure.ensure_row_v1('t', jsonb_build_object('k', wanted, 'v', 'v'))).data -> 'id'; end",
     'ensure_row_v1, key named': "begin return (ensure.ensure_row_v1('t', jsonb_build_object('k', wanted, 'v', 'v'), '{k}')).data -> 'id'; end",
-    'savepoint, as generic': "begin return generic_savepoint('t', jsonb_build_object('k', wanted, 'v', 'v'), '{k}') -> 'id'; end",
+    'savepoint, as generic': "begin return generic_savepoint('t', jsonb_build_object('k', wanted, 'v', 'v')) -> 'id'; end",
+    'savepoint, as generic, key named': "begin return generic_savepoint('t', jsonb_build_object('k', wanted, 'v', 'v'), '{k}') -> 'id'; end",
     'savepoint': `declare v_id bigint; begin
         insert into t (k, v) values (wanted, 'v') returning t.id into v_id; return v_id;
         exception when unique_violation then select t.id into v_id from t where t.k = wanted; return v_id; end`,
@@ -44,27 +48,32 @@ const forms: Record<string, string> = {
 };
 const name = (place: number): string => `form_${place}`;
 
-/** The loop of ensure_t, and a savepoint that takes any table, row and key, as ensure_row_v1 does. */
-const others = `
-    create function by_hand(k int, v text, out data t, out outcome text) language plpgsql as $$
+/** The loop of ensure_t, and a savepoint that takes any table and row, as ensure_row_v1 does, and looks the key up when it is not told. */
+const loop = (name: string, settings = ''): string => `create function ${name}(k int, v text, out data t, out outcome text) language plpgsql ${settings} as $$
     #variable_conflict use_column
     begin
         loop
-            select t.* into data from t where t.k = by_hand.k;
+            select t.* into data from t where t.k = ${name}.k;
             if found then outcome := 'exists'; return; end if;
-            insert into t (k, v) values (by_hand.k, by_hand.v) on conflict do nothing returning t.* into data;
+            insert into t (k, v) values (${name}.k, ${name}.v) on conflict do nothing returning t.* into data;
             if found then outcome := 'created'; return; end if;
         end loop;
-    end $$;
-    create function generic_savepoint(target regclass, attributes jsonb, key name[]) returns jsonb language plpgsql as $$
-    declare v_data jsonb; v_columns text; v_match text;
+    end $$;`;
+const others = `${loop('by_hand')} ${loop('by_hand_pinned', 'set search_path = public, pg_temp')}
+    create function generic_savepoint(target regclass, attributes jsonb, key name[] default null) returns jsonb language plpgsql as $$
+    declare v_data jsonb; v_columns text; v_match text; v_schema text; v_index text;
     begin
-        select string_agg(quote_ident(k.name), ', '), string_agg(format('t.%1$I = a.%1$I', k.name), ' and ') filter (where k.name = any (key))
-        into v_columns, v_match from jsonb_object_keys(attributes) as k (name);
+        select string_agg(quote_ident(k.name), ', ') into v_columns from jsonb_object_keys(attributes) as k (name);
         begin
             execute format('insert into %1$s as t (%2$s) select %2$s from jsonb_populate_record(null::%1$s, $1) returning to_jsonb(t.*)',
                            target, v_columns) into v_data using attributes;
         exception when unique_violation then
+            if key is null then
+                get stacked diagnostics v_schema = schema_name, v_index = constraint_name;
+                key := array(select a.attname from pg_index as i join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = any (i.indkey)
+                             where i.indexrelid = format('%I.%I', v_schema, v_index)::regclass);
+            end if;
+            select string_agg(format('t.%1$I = a.%1$I', k.name), ' and ') into v_match from unnest(key) as k (name);
             execute format('select to_jsonb(t.*) from %1$s as t, jsonb_populate_record(null::%1$s, $1) as a where %2$s', target, v_match)
             into v_data using attributes;
         end;
@@ -159,15 +168,30 @@ try {
             costs[place] = spent;
         }
     }
+    const beside = async (one: string, other: string): Promise<number> => {
+        const ratios: number[] = [];
+        for (let pair = 0; pair < pairs; pair++) {
+            const order = pair % 2 ? [one, other] : [other, one];
+            const measured = new Map<string, number>();
+            for (const label of order) measured.set(label, (await hot(names.indexOf(label))).rate);
+            ratios.push((measured.get(one) ?? NaN) / (measured.get(other) ?? NaN));
+        }
+        return median(ratios);
+    };
     const medians = rates.map(median);
     const of = (label: string): number => medians[names.indexOf(label)] ?? NaN;
-    console.log('| form | race: wrong / null / error | calls/s | of savepoint, as generic | ids burned | dead tuples | WAL bytes per call |\n|---|---|---|---|---|---|---|');
+    console.log('| form | race: wrong / null / error | calls/s | ids burned | dead tuples | WAL bytes per call |\n|---|---|---|---|---|---|');
     for (const [place, label] of names.entries()) {
         const rate = medians[place] ?? NaN;
-        console.log(`| ${label} | ${await race(place)} | ${Math.round(rate).toLocaleString('en')} | ${(rate / of('savepoint, as generic')).toFixed(1)} `
+        console.log(`| ${label} | ${await race(place)} | ${Math.round(rate).toLocaleString('en')} `
             + `| ${costs[place]?.ids} | ${costs[place]?.dead} | ${costs[place]?.wal.toFixed(0)} |`);
     }
-    console.log(`\nplan_row_function_v1: ${(of('function of plan_row_function_v1') / of('the same loop by hand, row and outcome')).toFixed(2)} of the same loop by hand`);
+    const times = (one: string, other: string): string => (of(one) / of(other)).toFixed(2);
+    console.log(`\nensure_row_v1: ${times('ensure_row_v1', 'savepoint, as generic')} times the savepoint, as generic; `
+        + `${times('ensure_row_v1, key named', 'savepoint, as generic, key named')} times where the key is named`);
+    for (const other of ['the same loop by hand', 'the same loop by hand, search_path set']) {
+        console.log(`plan_row_function_v1: ${(await beside('function of plan_row_function_v1', other)).toFixed(2)} of ${other} (median of ${pairs} pairs)`);
+    }
 } finally {
     await admin.end();
     await server.stop('immediate');

@@ -83,6 +83,7 @@ as $fn$
 -- _check_attributes_v1: a row of target can be given values for these columns.
 --
 -- Errors   42809  target is no table; 42703  it has no such column; 428C9  the column is generated
+--          0A000  it has a rule that ON CONFLICT is refused for
 declare
     v_problem record;
 begin
@@ -91,6 +92,12 @@ begin
             errcode = 'wrong_object_type',
             message = format('"%s" is not a table', target),
             hint = 'Name a table, partitioned or not.';
+    elsif exists (select from pg_rewrite as r where r.ev_class = target and r.ev_type in ('2', '3'))
+    then -- UPDATE, INSERT
+        raise exception using
+            errcode = 'feature_not_supported',
+            message = format('"%s" has a rule for INSERT or UPDATE', target),
+            hint = 'Make it a trigger: PostgreSQL has no ON CONFLICT where there are such rules.';
     end if;
     select u.name, a.attgenerated <> '' as generated into v_problem
     from unnest(names) with ordinality as u (name, place)

@@ -104,12 +104,13 @@ as $fn$
 --
 -- Returns  for all constraints at once; where one is deferrable, which PostgreSQL refuses then, for
 --          the first key alone
-select format('on conflict %s do nothing', case when exists (
+select concat_ws(' ', 'on conflict', case when exists (
            select from pg_index as i
            where i.indrelid in (select target union select p.relid
                                 from pg_partition_tree(target) as p (relid))
              and (i.indisunique or i.indisexclusion) and not i.indimmediate)
-       then (select k.arbiter from ensure._row_keys_v1(target, given, key) as k limit 1) end)
+       then (select k.arbiter from ensure._row_keys_v1(target, given, key) as k limit 1) end,
+                 'do nothing')
 $fn$;
 
 comment on function ensure._conflict_v1(regclass, name[], name[]) is

@@ -49,17 +49,21 @@ as $fn$
 -- Races    the row may come and go between two statements: looks and inserts five times, then as a
 --          plain INSERT or UPDATE does. UPDATE is in a subtransaction, INSERT only the last time
 declare
-    c_given constant text[] := array(select jsonb_object_keys(attributes));
+    v_given text[];
     v_conflict text;
     v_found record;
     v_schema text;
     v_index text;
 begin
-    perform ensure._check_attributes_v1(target, c_given);
+    if num_nulls(target, attributes) > 0 or jsonb_typeof(attributes) <> 'object' then
+        perform ensure._raise_attributes_v1(target, attributes);
+    end if;
+    v_given := array(select jsonb_object_keys(attributes));
+    perform ensure._check_attributes_v1(target, v_given);
     if revive is not null then
         perform ensure._read_expression_v1(target, revive, 'predicate');
     end if;
-    v_conflict := ensure._conflict_v1(target, c_given::name[], key);
+    v_conflict := ensure._conflict_v1(target, v_given::name[], key);
     for v_try in 1..5 loop
         v_found := ensure._look_row_v1(target, attributes, key, revive);
         if v_found.data is null then
@@ -89,7 +93,7 @@ begin
             data := ensure._insert_row_v1(target, attributes, '');
         exception when unique_violation then
             get stacked diagnostics v_schema = schema_name, v_index = constraint_name;
-            perform ensure._raise_hidden_v1(target, c_given::name[],
+            perform ensure._raise_hidden_v1(target, v_given::name[],
                                             to_regclass(format('%I.%I', v_schema, v_index)));
             raise;
         end;
@@ -123,51 +127,40 @@ as $fn$
 --          PostgreSQL's own types: then _look_row_v1 says. What this finds is right; what it does
 --          not find may be there, as a value that the column rounds
 declare
-    -- bool, bytea, int8, int2, int4, text, oid, float4, float8, char(n), varchar, date, time,
-    -- timestamp, timestamptz, numeric, uuid: what '=' and an untyped literal are right for
-    c_types constant oid[] := '{16,17,20,21,23,25,26,700,701,1042,1043,1082,1083,1114,1184,1700,'
-                              '2950}';
     v_index record;
     v_name text;
-    v_match text;
     v_query text;
 begin
     for v_index in
-        select i.indnkeyatts as width, i.indexprs is null as of_columns,
-               i.indpred is null and 16384 > all (i.indclass) and 16384 > all (i.indcollation)
-                   as plain,
-               array(select a.attname::text
-                     from pg_attribute as a
-                     where a.attrelid = i.indrelid
-                       and a.attnum = any ((i.indkey::int2[])[0:i.indnkeyatts - 1])
-                       and a.attcollation < 16384 and a.attgenerated = ''
-                       and a.atttypid = any (c_types)) as names
+        select n.names, i.indpred is null and i.indexprs is null
+                        and i.indnkeyatts = cardinality(n.names) and 16384 > all (i.indclass)
+                        and 16384 > all (i.indcollation) as plain
         from pg_index as i
+        cross join lateral (
+            select array(
+                select a.attname::text
+                from pg_attribute as a
+                where a.attrelid = i.indrelid
+                  and a.attnum = any ((i.indkey::int2[])[0:i.indnkeyatts - 1])
+                  and a.attcollation < 16384 and a.attgenerated = ''
+                  -- bool, bytea, int8, int2, int4, text, oid, float4, float8, char(n), varchar,
+                  -- date, time, timestamp, timestamptz, numeric, uuid: what '=' and an untyped
+                  -- literal are right for
+                  and a.atttypid in (16, 17, 20, 21, 23, 25, 26, 700, 701, 1042, 1043, 1082, 1083,
+                                     1114, 1184, 1700, 2950)) as names) as n
         where i.indrelid = target and i.indisunique and i.indisvalid and i.indimmediate
     loop
-        if not v_index.plain or not v_index.of_columns
-           or cardinality(v_index.names) < v_index.width then
-            if key is null and (not v_index.of_columns or attributes ?& v_index.names) then
+        if attributes ?& v_index.names
+           and (key is null or v_index.names @> key::text[] and v_index.names <@ key::text[]) then
+            if not v_index.plain or v_query is not null then
                 return null;
             end if;
-        elsif attributes ?& v_index.names
-              and (key is null or v_index.names @> key::text[] and v_index.names <@ key::text[])
-        then
-            if v_query is not null then
-                return null;
-            end if;
-            v_match := null;
-            foreach v_name in array v_index.names loop
-                if jsonb_typeof(attributes -> v_name) not in ('string', 'number', 'boolean') then
-                    return null;
-                end if;
-                v_match := concat_ws(' and ', v_match, format('"~t".%I = %L', v_name,
-                                                              attributes ->> v_name));
-            end loop;
             v_query := format(
-                'select to_jsonb("~t".*) from %s%s as "~t" where %s',
-                case when pg_relation_filenode(target) is not null then 'only ' end, target,
-                v_match);
+                'select to_jsonb("~t".*) from %s%s as "~t" where true',
+                case when pg_relation_filenode(target) is not null then 'only ' end, target);
+            foreach v_name in array v_index.names loop
+                v_query := v_query || format(' and "~t".%I = %L', v_name, attributes ->> v_name);
+            end loop;
         end if;
     end loop;
     return v_query;
@@ -220,9 +213,6 @@ as $fn$
 declare
     v_query text;
 begin
-    if num_nulls(target, attributes) > 0 or jsonb_typeof(attributes) <> 'object' then
-        perform ensure._raise_attributes_v1(target, attributes);
-    end if;
     if revive is null then
         v_query := ensure._row_query_v1(target, attributes, key);
         if v_query is not null then

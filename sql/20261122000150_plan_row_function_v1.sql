@@ -65,7 +65,7 @@ select string_agg(format(E'    %s %s%s',
            format(case when i.nulls_equal
                        then '(t.%1$s %2$s %3$s%4$s or t.%1$s is null and %5$s is null)'
                        else 't.%1$s %2$s %3$s%4$s' end,
-                  c.name, replace(c.operator, 'operator(pg_catalog.=)', '='),
+                  c.name, c.operator,
                   case when c.atttypmod >= 0 and t.typcategory in ('N', 'D', 'T')
                        then format('$%s::%s', c.n, format_type(c.atttypid, c.atttypmod))
                        else format('$%s', c.n) end,
@@ -179,12 +179,14 @@ as $fn$
 --          each column, those of key first (called data_ and the like where the name is taken), and
 --          returns the row as data, and outcome: 'exists' or 'created'. An argument that is null is
 --          the default of its column. Its body has nothing to look up, and is right as long as the
---          columns and keys of target are what they are now: after a change drop it and ask again
+--          columns and keys of target are what they are now: after a change drop it and ask again.
+--          It sets search_path where a default or the predicate of the key is in its body; all
+--          other names in it have their schema
 -- Errors   22004  target or key is null
 --          42P10  key is no unique index of plain columns that can be given
 --          42P01, 42809, 42703  no such table; not a table; no such column
 --          NS001  a function with this name and these arguments is there, and differs
---          42622  the name is too long
+--          42622, 54023  the name is too long; more columns than a function can have arguments
 --          NS007  the name is taken by a function with other arguments
 -- Rights   none to ask; to run it CREATE on the schema of target. The function runs with the rights
 --          of who calls it
@@ -193,6 +195,7 @@ declare
     v_table record;
     v_parts record;
     v_body text;
+    v_pinned boolean; -- predicates and defaults have functions without their schema
     v_there record;
 begin
     if num_nulls(target, key) > 0 then
@@ -225,10 +228,19 @@ begin
             hint = 'Pass function_name.';
     end if;
     v_parts := ensure._row_function_parts_v1(target, v_index, key);
+    if cardinality(v_parts.types) > 100 then
+        raise exception using
+            errcode = 'too_many_arguments',
+            message = format('"%s" has %s columns that can be given, and a function 100 arguments',
+                             target, cardinality(v_parts.types)),
+            hint = 'Call ensure_row_v1.';
+    end if;
     v_body := ensure._row_function_body_v1(target, v_parts,
                                             ensure._conflict_v1(target, key, key));
+    v_pinned := v_parts.predicate is not null or strpos(v_parts.fillers, 'coalesce(') > 0;
     select p.oid, p.prosrc = v_body and p.provolatile = 'v' and not p.prosecdef
-           and p.proconfig = '{"search_path=pg_catalog, pg_temp"}' as same,
+           and p.proconfig is not distinct from
+               case when v_pinned then array['search_path=pg_catalog, pg_temp'] end as same,
            x.types = v_parts.types as same_types
     into v_there
     from pg_proc as p
@@ -254,9 +266,9 @@ begin
 returns record
 language plpgsql
 volatile
-security invoker
-set search_path = pg_catalog, pg_temp
-as %5$s$create$, v_table.schema, v_table.name, v_parts.arguments, target,
+security invoker%5$s
+as %6$s$create$, v_table.schema, v_table.name, v_parts.arguments, target,
+                        case when v_pinned then E'\nset search_path = pg_catalog, pg_temp' end,
                         case when strpos(v_body, '$row$') > 0 then quote_literal(v_body)
                              else format('$row$%s$row$', v_body) end);
     in_transaction := true;

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { withSessions, type Session } from '../../scripts/harness/sessions.js';
 import { expectError, major, withOwner, withTestDatabase } from '../context.js';
 import { withRole } from '../ensure_unique/planned.js';
+import { withoutGuard } from '../mutate.js';
 
 /** What a review found: each was a wrong row, a duplicate, or another code than the header has. */
 const id = 'id int generated always as identity primary key';
@@ -143,6 +144,14 @@ describe('rows', () => {
         })));
 });
 
+test('a rule for INSERT or UPDATE is 0A000 from both, and says so', () => withOwner(async (owner) => {
+    await owner.run('create table t (k int unique); create table u (k int unique); create rule r as on insert to t do also select 1; create rule r as on update to u do instead nothing');
+    for (const table of ['t', 'u']) {
+        expect(expectError(await owner.attempt(ensure(table, { k: 1 })), '0A000').hint).toContain('trigger');
+        expectError(await owner.attempt(rows(table, [{ k: 1 }])), '0A000');
+    }
+}));
+
 test('under row security what a plain INSERT says comes through', (context) => withRole(context, async ({ owner, writer }, role) => {
     await owner.run(`create table t (email text unique, badge int unique default 1); insert into t values ('a', 1); alter table t enable row level security;
         create policy p on t using (true); create table u (email text unique); alter table u enable row level security; create policy p on u using (true);
@@ -185,5 +194,40 @@ describe('the function of plan_row_function_v1', () => {
         await install(owner, "'x', '{k}'");
         await owner.run('alter function ensure_x(int) security definer');
         expectError(await owner.attempt("select * from ensure.plan_row_function_v1('x', '{k}')"), 'NS001');
+    }));
+});
+
+describe('negative controls', () => {
+    const soft = `create table t (${id}, email text, kind text, deleted_at timestamptz)`;
+    const dead = { email: 'a', deleted_at: null };
+    const revive = ", revive => 'deleted_at is not null'";
+    test.each<[string, string, string | RegExp, string, string, string, string]>([
+        ['a dead row that is of another index', '_held_v1', '(select (%s) from', '(select true or (%s) from',
+            `${soft}; create unique index on t (email) where kind = 'person' and deleted_at is null; insert into t (email, kind, deleted_at) values ('a', 'bot', now())`,
+            ensure('t', { ...dead, kind: 'person' }, revive), 'revived'],
+        ['a trigger that keeps the row back', '_make_row_v1', 'perform ensure._raise_kept_out_v1(target, attributes);', 'null;',
+            `${soft}; alter table t add unique (email); create function no() returns trigger language plpgsql as $$ begin return null; end $$;
+             create trigger no before insert on t for each row execute function no()`, ensure('t', { email: 'a' }), 'created'],
+        ['an expression of a partial index', '_row_keys_v1', "else 'case when %3$s then %1$s end as", "else '%1$s as",
+            "create table t (id int primary key, kind text, payload jsonb); create unique index on t (((payload ->> 'n')::int)) where kind = 'num'",
+            ensure('t', { id: 3, kind: 'other', payload: { n: 'abc' } }), '22P02'],
+        ['a name of more than 63 bytes', '_check_attributes_v1', 'a.attname::text = u.name', 'a.attname = u.name::name',
+            `create table t (id int primary key, ${'a'.repeat(63)} text)`, ensure('t', { id: 1, [`${'a'.repeat(63)}z`]: 'lost' }), 'created'],
+        ['a generated key of another row', '_row_query_v1', "and a.attgenerated = ''", '',
+            'create table t (id int primary key, b int, g int generated always as (b * 2) stored unique); insert into t values (1, 1), (2, 2)', ensure('t', { id: 1, b: 2 }), 'exists'],
+        ['a trigger that changes the key', 'ensure_rows_v1', 'if cardinality(v_found.missing) > v_missing - v_count then', 'if false then',
+            `create table t (email text unique); create function low() returns trigger language plpgsql as $$ begin new.email := lower(new.email); return new; end $$;
+             create trigger x before insert on t for each row execute function low()`, rows('t', [{ email: 'Ann' }]), '23505'],
+    ])('%s', (_what, name, guard, replacement, setup, statement, without) => withOwner(async (owner) => {
+        await owner.run(setup);
+        const answer = async (): Promise<unknown> => {
+            await owner.run('begin');
+            const { code, rows } = await owner.attempt(statement);
+            await owner.run('rollback');
+            return code === 'ok' ? rows[0]?.outcome : code;
+        };
+        expect(await answer(), 'with the guard').not.toBe(without);
+        await withoutGuard(owner, name, guard, replacement);
+        expect(await answer(), 'without').toBe(without);
     }));
 });

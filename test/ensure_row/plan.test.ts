@@ -94,6 +94,31 @@ describe('the plan', () => {
         expect(calls).toHaveLength(1);
     }));
 
+    test('an operator that is found before = is not asked; with one that has no schema, it is (control)', () => withOwner(async (owner) => {
+        await owner.run(`create table x (k int unique); insert into x values (1); create schema evil;
+            create function evil.same(int, int) returns boolean language sql immutable as 'select true';
+            create operator evil.= (leftarg = int, rightarg = int, function = evil.same)`);
+        const statement = await install(owner, 'x');
+        expect(statement).not.toContain('set search_path');
+        await owner.run('set search_path = evil, pg_catalog, public');
+        expect(await call(owner, 'ensure_x(2)')).toBe('created (2)');
+        await owner.run(statement.replace('create function', 'create or replace function').replace('operator(pg_catalog.=)', '='));
+        expect(await call(owner, 'ensure_x(3)')).toBe('exists (1)');
+    }));
+
+    test('search_path is set where a default or a predicate is in the body; elsewhere triggers find what those of an INSERT find', () => withOwner(async (owner) => {
+        await owner.run(`create table log (k int);
+            create function noted() returns trigger language plpgsql as 'begin insert into log values (new.k); return new; end';
+            create table x (k int unique); create trigger noted before insert on x for each row execute function noted()`);
+        expect(await install(owner, 'x')).not.toContain('set search_path');
+        expect(await call(owner, 'ensure_x(1)')).toBe('created (1)');
+        for (const more of ["add v text default 'a'", 'drop v, add gone boolean; create unique index on x (k) where gone is null; alter table x drop constraint x_k_key']) {
+            await owner.run(`drop function if exists ensure_x(int); alter table x ${more}`);
+            expect(await install(owner, 'x', 'k', `, 'pinned_${more.length}'`)).toContain('\nset search_path = pg_catalog, pg_temp\n');
+            expectError(await owner.attempt(`select pinned_${more.length}(2)`), '42P01');
+        }
+    }));
+
     test('the name may be another; one that is taken is refused', () => withOwner(async (owner) => {
         await owner.run(`${table}; create table x (k int unique); create function ensure_x(a text) returns int language sql as 'select 1'`);
         await install(owner, 't', 'k', ", 'My function'");
@@ -111,9 +136,11 @@ describe('the plan', () => {
         ['no unique index on key', plan('t', 'v'), '42P10'], ['an expression', plan('low'), '42P10'], ['a generated column', plan('gen', 'l'), '42P10'],
         ['a view', plan('v'), '42809'], ['key null', "select ensure.plan_row_function_v1('t', null)", '22004'],
         ['an identity column that is always generated', plan('t', 'id'), '42P10'], ['a name that is too long', plan('x'.repeat(60)), '42622'],
+        ['more columns than arguments', plan('wide'), '54023'],
     ])('%s: one coded error', (_what, statement, code) => withOwner(async (owner) => {
         await owner.run(`${table}; create table low (k text); create unique index on low (lower(k)); create view v as select 1 as k;
-            create table gen (k int, l int generated always as (k) stored unique); create table ${'x'.repeat(60)} (k int unique)`);
+            create table gen (k int, l int generated always as (k) stored unique); create table ${'x'.repeat(60)} (k int unique);
+            create table wide (k int unique, ${Array.from({ length: 100 }, (_, n) => `c${n} int`).join(', ')})`);
         expect(expectError(await owner.attempt(statement), code).hint).toBeTruthy();
     }));
 });
