@@ -30,17 +30,24 @@ export interface Database {
     admin: string;
 }
 
+/** One connection as `admin` for all databases of a process: each costs as much as a short test. It closes itself when nobody uses it. */
+const admins = new Map<string, postgres.Sql>();
+function asAdmin(url: string): postgres.Sql {
+    const sql = admins.get(url) ?? postgres(url, { ...connectOptions, idle_timeout: 1 });
+    admins.set(url, sql);
+    return sql;
+}
+
 /** A database of its own, cloned from the migrated template and dropped afterwards, whoever is still connected. */
 export async function withDatabase<Result>(server: TestServer, body: (database: Database) => Promise<Result>): Promise<Result> {
     const name = `t_${randomBytes(6).toString('hex')}`;
-    const sql = postgres(server.admin, connectOptions);
+    const sql = asAdmin(server.admin);
     try {
         await sql`create database ${sql(name)} template ${sql(server.template)} owner ${sql(server.owner)}`;
         const role = { name: server.owner, password: server.ownerPassword };
         return await body({ name, url: at(server.admin, name, role), admin: at(server.admin, name) });
     } finally {
         await drop(sql, name);
-        await sql.end({ timeout: 0 });
     }
 }
 
