@@ -13,7 +13,7 @@ import type { Event } from '../../scripts/migrate/report.js';
 import { migrate } from '../../scripts/migrate/run.js';
 import { nature, sameIndex, statements, type Nature } from '../../scripts/migrate/statements.js';
 import { withTestDatabase } from '../context.js';
-import { run, start, until, withEmptyDatabase, withFolder, withoutGuards, write, type Ended, type Files } from './context.js';
+import { run, start, until, withEmptyDatabase, withFewFunctions, withFolder, withoutGuards, write, type Ended, type Files } from './context.js';
 
 const rows = (url: string, query: string): Promise<Record<string, unknown>[]> => withConnection(url, async (sql) => [...await sql.unsafe(query).simple()]);
 const noTransaction = (text: string): string => `-- migrate:up transaction:false\n${text}\n-- migrate:down\n`;
@@ -257,29 +257,32 @@ test('with --json stdout is one document and stderr one event a line', () => wor
     expect(stderr.trim().split('\n').map((line) => (JSON.parse(line) as Event).event)).toEqual(['connected', 'locked', 'applying', 'applied']);
 }));
 
-test('--reinstall replaces what an older edit installed; it asks, and what depends on a function stops it', () => withTestDatabase(async ({ url }) => {
+test('--reinstall replaces what an older edit installed; it asks, and what depends on a function stops it', () => withFewFunctions((cli) => withEmptyDatabase(async ({ url }) => {
+    const go = (...args: string[]): Promise<Ended> => run(url, args, { cli });
+    expect((await go('migrate')).code).toBe(0);
     await rows(url, "create or replace function ensure._ddl_allowed_v1() returns boolean language sql as 'select true'");
     await rows(url, "update ensure.schema_migrations_history set sha256 = 'older' where version = '20261120000150'");
-    expect((await run(url, ['status'])).code).toBe(11);
-    expect((await run(url, ['verify'])).stdout).toMatch(/_ddl_allowed_v1 is installed with another body/);
-    expect((await run(url, ['migrate'])).stderr).toContain('pg-ensure migrate --reinstall');
-    expect(await run(url, ['migrate', '--reinstall'])).toMatchObject({ code: 2, stderr: expect.stringContaining('add --yes') as string });
+    expect((await go('status')).code).toBe(11);
+    expect((await go('verify')).stdout).toMatch(/_ddl_allowed_v1 is installed with another body/);
+    expect((await go('migrate')).stderr).toContain('pg-ensure migrate --reinstall');
+    expect(await go('migrate', '--reinstall')).toMatchObject({ code: 2, stderr: expect.stringContaining('add --yes') as string });
     await rows(url, 'create view depends as select ensure._ddl_allowed_v1() as x');
-    expect(await run(url, ['migrate', '--reinstall', '--yes'])).toMatchObject({ code: 1, stderr: expect.stringMatching(/2BP01: .*view depends depends on.*nothing was changed/) as string });
+    expect(await go('migrate', '--reinstall', '--yes')).toMatchObject({ code: 1, stderr: expect.stringMatching(/2BP01: .*view depends depends on.*nothing was changed/) as string });
     await rows(url, 'drop view depends');
-    expect(await run(url, ['migrate', '--reinstall', '--yes'])).toMatchObject({ code: 0 });
-    expect((await run(url, ['verify'])).code).toBe(0);
+    expect(await go('migrate', '--reinstall', '--yes')).toMatchObject({ code: 0 });
+    expect((await go('verify')).code).toBe(0);
     await rows(url, 'drop function ensure.check_install_v1(integer)');
-    expect((await run(url, ['verify'])).stdout).toContain('function ensure.check_install_v1 is not installed');
-}));
+    expect((await go('verify')).stdout).toContain('function ensure.check_install_v1 is not installed');
+})));
 
-test('--reinstall drops functions of schema ensure alone, wherever the ledger is', () => withEmptyDatabase(async ({ url }) => {
+test('--reinstall drops functions of schema ensure alone, wherever the ledger is', () => withFewFunctions((cli) => withEmptyDatabase(async ({ url }) => {
+    const go = (...args: string[]): Promise<Ended> => run(url, args, { cli });
     await rows(url, "create function public.mine_v1() returns integer language sql as 'select 1'");
     const table = ['--table', 'public.ledger'];
-    expect((await run(url, ['migrate', ...table])).code).toBe(0);
-    expect((await run(url, ['migrate', '--reinstall', '--yes', ...table])).code).toBe(0);
+    expect((await go('migrate', ...table)).code).toBe(0);
+    expect((await go('migrate', '--reinstall', '--yes', ...table)).code).toBe(0);
     expect(await rows(url, 'select public.mine_v1() as one')).toEqual([{ one: 1 }]);
-}));
+})));
 
 test('an invalid index of the same name in another schema is nobody\'s here', () => world({
     '001_a.sql': 'create table t (id integer); create schema other; create table other.t (id integer); insert into other.t values (1), (1);',

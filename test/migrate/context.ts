@@ -131,17 +131,22 @@ export function plainDbmate(url: string, folder: string, table = 'public.schema_
     return spawnSync(resolveBinary(), args, { env: { DATABASE_URL: url }, encoding: 'utf8' });
 }
 
+/** The built command with few functions to install: to install all of them takes seconds. */
+export const withFewFunctions = <Result>(body: (cli: string) => Promise<Result>): Promise<Result> =>
+    withoutGuards({}, body, ['20261120000100_schema.sql', '20261120000150_ddl_allowed_v1.sql', '20261120000200_check_install_v1.sql']);
+
 /**
  * A negative control: a copy of the built command with guards taken out. Fails when a text is not there, so that a control
- * cannot come to control nothing.
+ * cannot come to control nothing. Of the SQL it has what is named.
  */
 export async function withoutGuards<Result>(
-    changes: Record<string, [guard: string, instead: string][]>, body: (cli: string) => Promise<Result>,
+    changes: Record<string, [guard: string, instead: string][]>, body: (cli: string) => Promise<Result>, functions: readonly string[] = [],
 ): Promise<Result> {
     const folder = mkdtempSync(join(tmpdir(), 'pg-ensure-mutant-'));
     try {
         cpSync(join(root, 'dist'), join(folder, 'dist'), { recursive: true });
         mkdirSync(join(folder, 'sql'));
+        for (const name of functions) cpSync(join(root, 'sql', name), join(folder, 'sql', name));
         symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'));
         symlinkSync(join(root, 'package.json'), join(folder, 'package.json'));
         for (const [name, edits] of Object.entries(changes)) {
