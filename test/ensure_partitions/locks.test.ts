@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { at } from '../../scripts/harness/databases.js';
 import { withSessions, type Session } from '../../scripts/harness/sessions.js';
 import { isolationLevels, stampede } from '../../scripts/harness/stampede.js';
-import { migrate } from '../../scripts/migrate/run.js';
+import { install } from '../install.js';
 import { expectError, major, surroundings, withTestDatabase } from '../context.js';
 import { withoutGuard } from '../mutate.js';
 import { autovacuumAtWork, autovacuumServer, slowVacuum } from './autovacuum.js';
@@ -244,7 +244,7 @@ describe('slow writers', () => {
     const withAutovacuum = async (body: (app: Session, dba: Session) => Promise<void>): Promise<void> => {
         const server = await autovacuumServer();
         try {
-            await migrate({ url: server.url });
+            await install(server.url);
             await withSessions(server.url, ['dba'], async ({ dba }) => {
                 await dba.run(`create role app login password 'app'; grant usage on schema ensure to app;
                                grant create on schema public to app`);

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test, type TestContext } from 'v
 import { majorOf, temporaryServer } from '../../scripts/embedded.js';
 import type { Database } from '../../scripts/harness/databases.js';
 import { connectOptions, withSessions, type Session } from '../../scripts/harness/sessions.js';
-import { migrate } from '../../scripts/migrate/run.js';
+import { install } from '../install.js';
 import { linesOf } from '../catalogs.js';
 import { findClients, type Clients } from '../clients.js';
 import { expectError, major, missing, surroundings, withOwner, withTestDatabase } from '../context.js';
@@ -355,7 +355,7 @@ test('log_statement = ddl logs no DDL of a call; what a function raises as LOG r
     if (!surroundings.embedded) context.skip('reads the log of a server of its own; DATABASE_URL is set');
     const server = await temporaryServer(majorOf(process.env.PG), { log_statement: 'ddl' });
     try {
-        await migrate({ url: server.url });
+        await install(server.url);
         const log = (): string => readFileSync(join(server.dataFolder, 'server.log'), 'utf8');
         await withSessions(server.url, ['dba'], async ({ dba }) => {
             await dba.run('create table t (k int) partition by range (k)');

@@ -2,7 +2,7 @@ import { describe, expect, test, type TestContext } from 'vitest';
 import { majorOf, temporaryServer, type Server } from '../../scripts/embedded.js';
 import { recovered, withFaults } from '../../scripts/harness/faults.js';
 import { withSessions, type Session } from '../../scripts/harness/sessions.js';
-import { migrate } from '../../scripts/migrate/run.js';
+import { install } from '../install.js';
 import { expectError, surroundings } from '../context.js';
 import { withStandby } from '../standby.js';
 
@@ -16,7 +16,7 @@ async function withServer(
     if (!surroundings.embedded) context.skip('needs a server of its own; DATABASE_URL is set');
     const server = await temporaryServer(major, settings);
     try {
-        await migrate({ url: server.url });
+        await install(server.url);
         await withSessions(server.url, ['dba'], ({ dba }) => body(server, dba));
     } finally {
         await server.stop('immediate');
@@ -26,7 +26,7 @@ async function withServer(
 test('a no-op runs on a streaming standby, at every isolation level it offers; what is missing is 25006 there', async (context) => {
     if (!surroundings.embedded) context.skip('needs a primary and a standby of its own; DATABASE_URL is set');
     await withStandby({}, async ({ primary: { url }, standby: { url: copy }, caughtUp }) => {
-        await migrate({ url });
+        await install(url);
         await withSessions(url, ['primary'], async ({ primary }) => {
             await primary.run('create table t (k int) partition by range (k)');
             await primary.run(ensure(5));

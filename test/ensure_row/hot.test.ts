@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { withSessions, type Session } from '../../scripts/harness/sessions.js';
 import { isolationLevels, stampede } from '../../scripts/harness/stampede.js';
-import { migrate } from '../../scripts/migrate/run.js';
+import { install } from '../install.js';
 import { pooled, withTestDatabase } from '../context.js';
 import { withStandby } from '../standby.js';
 
@@ -41,7 +41,7 @@ describe('a call that finds its row', () => {
     });
 
     test('on a standby', () => withStandby({}, async ({ primary, standby, caughtUp }) => {
-        await migrate({ url: primary.url });
+        await install(primary.url);
         await withSessions(primary.url, ['owner'], async ({ owner }) => {
             await owner.run(table);
             await caughtUp();

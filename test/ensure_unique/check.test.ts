@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { withSessions, type Session } from '../../scripts/harness/sessions.js';
-import { migrate } from '../../scripts/migrate/run.js';
+import { install } from '../install.js';
 import { expectError, major, withOwner, withTestDatabase } from '../context.js';
 import { withoutGuard } from '../mutate.js';
 import { withStandby } from '../standby.js';
@@ -456,7 +456,7 @@ describe('what it takes', () => {
 
     test('it runs on a standby', () =>
         withStandby({}, async ({ primary, standby, caughtUp }) => {
-            await migrate({ url: primary.url });
+            await install(primary.url);
             await withSessions(primary.url, ['owner'], ({ owner }) => owner.run(rich));
             await caughtUp();
             await withSessions(standby.url, ['dba'], async ({ dba }) => {

@@ -1,7 +1,7 @@
 import { describe, expect, test, type TestContext } from 'vitest';
 import { withSessions, type Session } from '../../scripts/harness/sessions.js';
 import { isolationLevels } from '../../scripts/harness/stampede.js';
-import { migrate } from '../../scripts/migrate/run.js';
+import { install } from '../install.js';
 import { expectError, major, surroundings, withOwner, withTestDatabase } from '../context.js';
 import { withoutGuard } from '../mutate.js';
 import { withStandby } from '../standby.js';
@@ -105,7 +105,7 @@ describe('a call that finds its index', () => {
     test('runs on a streaming standby; what is missing is 25006 there', async (context) => {
         if (!surroundings.embedded) context.skip('needs a primary and a standby of its own; DATABASE_URL is set');
         await withStandby({}, async ({ primary: { url }, standby: { url: copy }, caughtUp }) => {
-            await migrate({ url });
+            await install(url);
             await withSessions(url, ['primary'], async ({ primary }) => {
                 await primary.run(table);
                 await primary.run(ensure(remove));

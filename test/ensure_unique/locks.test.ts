@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { temporaryServer, majorOf } from '../../scripts/embedded.js';
 import { withSessions, type Session } from '../../scripts/harness/sessions.js';
-import { migrate } from '../../scripts/migrate/run.js';
+import { install } from '../install.js';
 import { expectError, major, surroundings, withOwner, withTestDatabase } from '../context.js';
 import { withoutGuard } from '../mutate.js';
 import { created, deleted, ensure, family, move, remove, retire, table } from './tables.js';
@@ -160,7 +160,7 @@ describe('autovacuum', () => {
     const withAutovacuum = async (busy: string, body: (dba: Session) => Promise<void>): Promise<void> => {
         const server = await temporaryServer(majorOf(process.env.PG), { autovacuum_naptime: '1s', deadlock_timeout: '300ms' });
         try {
-            await migrate({ url: server.url });
+            await install(server.url);
             await withSessions(server.url, ['dba'], async ({ dba }) => {
                 await dba.run(family);
                 await dba.run(`alter table ${busy} set (autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1,

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { recovered, withFaults } from '../../scripts/harness/faults.js';
 import { withSessions, type Session } from '../../scripts/harness/sessions.js';
-import { migrate } from '../../scripts/migrate/run.js';
+import { install } from '../install.js';
 import { expectError, major, surroundings, withOwner, withTestDatabase } from '../context.js';
 import { withoutGuard } from '../mutate.js';
 import { withStandby } from '../standby.js';
@@ -395,7 +395,7 @@ describe('asked again', () => {
     test('a plan with rows is read-only too, and shown on a standby; what it says there is what the primary says', async (context) => {
         if (!surroundings.embedded) context.skip('needs a primary and a standby of its own; DATABASE_URL is set');
         await withStandby({}, async ({ primary: { url }, standby: { url: copy }, caughtUp }) => {
-            await migrate({ url });
+            await install(url);
             await withSessions(url, ['primary'], async ({ primary }) => {
                 await primary.run(table);
                 for (const stop of [isGate, isQueue, isSweep, isBuild, isUngate]) {

@@ -1,7 +1,7 @@
 import { expect, type TestContext } from 'vitest';
 import { majorOf, temporaryServer, type Server } from '../../scripts/embedded.js';
 import { withSessions, type Session } from '../../scripts/harness/sessions.js';
-import { migrate } from '../../scripts/migrate/run.js';
+import { install } from '../install.js';
 import { surroundings, withTestDatabase } from '../context.js';
 
 export interface PlanRow {
@@ -104,7 +104,7 @@ export async function withServer(
     if (!surroundings.embedded) context.skip('needs a server of its own; DATABASE_URL is set');
     const server = await temporaryServer(majorOf(process.env.PG), settings);
     try {
-        await migrate({ url: server.url });
+        await install(server.url);
         await withSessions(server.url, ['dba'], ({ dba }) => body(server, dba));
     } finally {
         await server.stop('immediate');
