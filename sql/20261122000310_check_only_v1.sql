@@ -117,7 +117,7 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 -- _check_only_v1: the arguments of ensure_only_v1 are there and fit each other, but for SET lists.
 --
--- Errors   22004, 22023, 428C9, 42703, 42P01, 42809 …  they do not
+-- Errors   0A000, 22004, 22023, 428C9, 42703, 42P01, 42809 …  they do not
 declare
     c_kind constant "char" := (select c.relkind from pg_class as c where c.oid = target);
     v_table regclass;
@@ -140,6 +140,11 @@ begin
             errcode = 'wrong_object_type',
             message = format('"%s" is not a table', target),
             hint = 'Pass the table whose rows are meant.';
+    elsif c_kind = 'r' and exists (select from pg_inherits as i where i.inhparent = target) then
+        raise exception using
+            errcode = 'feature_not_supported',
+            message = format('tables inherit from "%s", and their rows are not looked at', target),
+            hint = 'Pass a table from which none inherits, or a partitioned one.';
     elsif children not in ('leave', 'move', 'merge') then
         raise exception using
             errcode = 'invalid_parameter_value',
@@ -209,13 +214,15 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 -- _refers_v1: a SET list is not one without the row "keeper".
 --
+-- Returns  true also where it reads a table of that name
 -- Locks    ROW EXCLUSIVE on target
 declare
     v_plan text;
 begin
     for v_plan in execute format(
         'explain (costs off) update %s as %I set %s where false', ensure._from_v1(target),
-        (select c.relname from pg_class as c where c.oid = target), concat(demote, E'\n'))
+        (select coalesce(nullif(c.relname, 'keeper'), '~t') from pg_class as c
+         where c.oid = target), concat(demote, E'\n'))
     loop
         null;
     end loop;
@@ -223,7 +230,8 @@ begin
 exception
     when undefined_table or undefined_column then
         return true;
-    when syntax_error_or_access_rule_violation or data_exception or invalid_cursor_definition then
+    when syntax_error_or_access_rule_violation or data_exception or feature_not_supported
+         or invalid_cursor_definition then
         return false;
 end
 $fn$;
@@ -261,31 +269,34 @@ begin
         raise exception using
             errcode = 'feature_not_supported',
             message = format('"%s" is called keeper, as is the row that is kept', target),
-            hint = 'Rename the table, or let demote not refer to the row.';
+            hint = 'Rename the table, or let demote not name its columns with keeper.';
     end if;
-    for v_plan in execute format( -- a cursor refuses several statements before it runs the first
-        'explain (costs off) update %s as %I set %s%s where false', ensure._from_v1(target),
-        c_name, concat(set_list, E'\n'),
-        case when v_keeper then format('from %s as keeper', ensure._nulls_v1(target)) end)
-    loop
-        null;
-    end loop;
-exception when syntax_error_or_access_rule_violation or data_exception
-               or invalid_cursor_definition then
-    get stacked diagnostics v_code = returned_sqlstate, v_problem = message_text;
-    v_column := ensure._quoted_column_v1(target, set_list);
-    raise exception using
-        errcode = case when v_code in ('42601', '42P11') then '22023' else v_code end,
-        message = format('%s is not what an UPDATE of "%s" may set: %s', argument, target,
-                         left(regexp_replace(set_list, '\s+', ' ', 'g'), 200)),
-        detail = v_problem,
-        hint = case when v_code = '42702'
-                    then format('Both rows have that column: write %I.… for that of the row that'
-                                ' is demoted, or keeper.…', c_name)
-                    when v_column is not null
-                    then format('This is SQL: write %s for that column.', v_column)
-                    else 'Write what stands in SET, like is_main = false; what is not in pg_catalog'
-                         ' needs its schema.' end;
+    begin
+        -- a cursor refuses several statements before it runs the first
+        for v_plan in execute format(
+            'explain (costs off) update %s as %I set %s%s where false', ensure._from_v1(target),
+            c_name, concat(set_list, E'\n'),
+            case when v_keeper then format('from %s as keeper', ensure._nulls_v1(target)) end)
+        loop
+            null;
+        end loop;
+    exception when syntax_error_or_access_rule_violation or data_exception or feature_not_supported
+                   or invalid_cursor_definition then
+        get stacked diagnostics v_code = returned_sqlstate, v_problem = message_text;
+        v_column := ensure._quoted_column_v1(target, set_list);
+        raise exception using
+            errcode = case when v_code in ('0A000', '42601', '42P11') then '22023' else v_code end,
+            message = format('%s is not what an UPDATE of "%s" may set: %s', argument, target,
+                             left(regexp_replace(set_list, '\s+', ' ', 'g'), 200)),
+            detail = v_problem,
+            hint = case when v_code = '42702'
+                        then format('Both rows have that column: write %I.… for that of the row'
+                                    ' that is demoted, or keeper.…', c_name)
+                        when v_column is not null
+                        then format('This is SQL: write %s for that column.', v_column)
+                        else 'Write what stands in SET, like is_main = false; what is not in'
+                             ' pg_catalog needs its schema.' end;
+    end;
 end
 $fn$;
 

@@ -137,8 +137,8 @@ declare
          from unnest(c_key) with ordinality as k (name, place)),
         (select string_agg(format('%I.%I::text', c_name, k.name), ', ' order by k.place)
          from unnest(c_key) with ordinality as k (name, place)));
-    c_fresh constant record := ensure._fresh_row_v1(target, member,
-                                                            refers and keeper is null);
+    c_fresh constant record := ensure._fresh_row_v1( -- else the table sees to its defaults
+        target, member, refers and keeper is null and rows <> '{}');
 begin
     if archive is not null and rows <> '{}' then
         perform ensure._check_row_key_v1(target);

@@ -451,6 +451,7 @@ declare
     v_kept jsonb;
     v_code text;
     v_problem text;
+    v_advice text;
     v_table text;
     v_constraint text;
 begin
@@ -485,6 +486,23 @@ begin
                 detail = format('%s: %s.', v_code, v_problem),
                 hint = 'Look at member, demote and promote, or change these rows before the call;'
                        ' nothing was changed.';
+        when data_exception or cardinality_violation then
+            get stacked diagnostics v_code = returned_sqlstate, v_problem = message_text;
+            raise exception using
+                errcode = v_code,
+                message = format('a value for a row of "%s" cannot be had: %s', target, v_problem),
+                detail = format('Member: %s. Demote: %s. Promote: %s.', left(member::text, 200),
+                                left(demote, 200), coalesce(left(promote, 200), 'none')),
+                hint = 'Look at what demote and promote make of these rows, at defaults and at'
+                       ' triggers; nothing was changed.';
+        when insufficient_privilege then
+            get stacked diagnostics v_problem = message_text, v_advice = pg_exception_hint;
+            raise exception using
+                errcode = 'insufficient_privilege',
+                message = v_problem,
+                detail = format('This is %I.', current_user),
+                hint = coalesce(nullif(v_advice, ''), 'Grant it; for an identity that demote takes'
+                                ' from keeper it is USAGE on its sequence.');
         when triggered_data_change_violation or undefined_table or undefined_function then
             get stacked diagnostics v_code = returned_sqlstate, v_problem = message_text;
             raise exception using
