@@ -131,10 +131,7 @@ begin
                                   when demote is null then 'demote' else 'children' end),
             hint = 'Only key, promote, child_tables and archive may be null.';
     elsif c_kind is null then
-        raise exception using
-            errcode = 'undefined_table',
-            message = format('there is no table with the oid %s', target::oid),
-            hint = 'Call again when the table is there.';
+        perform ensure._check_target_v1(target);
     elsif c_kind not in ('r', 'p') then
         raise exception using
             errcode = 'wrong_object_type',

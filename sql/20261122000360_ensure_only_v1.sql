@@ -282,10 +282,16 @@ begin
             2147483647))::integer), true);
         perform ensure._check_only_v1(target, member, among, demote, key, children, child_tables,
                                       archive);
-        v_look := ensure._found_only_v1(target, member, among, key, 2);
+        data := ensure._sure_member_v1(target, member, among, key);
+        if data is null then
+            v_look := ensure._found_only_v1(target, member, among, key, 2);
+            data := case when v_look.rows = array[v_look.known] then v_look.data end;
+        end if;
         perform set_config('lock_timeout', c_lock_timeout, true);
-        if v_look.rows = array[v_look.known] then
-            return query select target::text, 'exists', null::bigint, v_look.data;
+        if data is not null then
+            object := target;
+            outcome := 'exists';
+            return next;
             return;
         end if;
         raise exception using errcode = 'NS100';
@@ -296,12 +302,12 @@ begin
             perform ensure._pause_v1(array[target], '{access share}',
                                      format('could not read "%s"', target), false, 1,
                                      clock_timestamp());
-        when undefined_table or internal_error then -- it waited, for who dropped or renamed it
+        when undefined_table or internal_error or invalid_column_reference then
             get stacked diagnostics v_advice = pg_exception_hint;
+            perform ensure._check_target_v1(target); -- it may have waited for who dropped it
             if v_advice <> '' then
                 raise;
-            end if;
-            perform ensure._check_target_v1(target);
+            end if; -- else for who renamed it
     end;
     perform ensure._only_guards_v1(target, member, among, demote, key, promote, children,
                                    child_tables, max_block);
