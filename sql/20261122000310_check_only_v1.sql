@@ -1,26 +1,4 @@
 -- migrate:up
-create function ensure._member_source_v1(
-    target regclass,
-    member jsonb,
-    place integer
-)
-returns text
-language sql
-stable
-security invoker
-set search_path = pg_catalog, pg_temp
-as $fn$
--- _member_source_v1: SQL for the columns and values of member, which is the argument at place.
-select format('jsonb_to_record($%s) as "~j" (%s)', place, string_agg(
-           format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)), ', '
-           order by a.attnum))
-from pg_attribute as a
-where a.attrelid = target and a.attnum > 0 and not a.attisdropped and member ? a.attname::text
-$fn$;
-
-comment on function ensure._member_source_v1(regclass, jsonb, integer) is
-    'SQL for the columns and values of member, which is the argument at place.';
-
 create function ensure._check_member_v1(
     target regclass,
     member jsonb,
@@ -37,42 +15,25 @@ as $fn$
 -- Errors   22023, 428C9, 42703  it is not; key is not of member's columns
 --          22003, 22007, 22P02 …  a value is none of its column's type
 declare
+    c_given constant name[] := array(select k.name from jsonb_object_keys(
+        case when jsonb_typeof(member) = 'object' then member else '{}' end) as k (name));
     v_name text;
     v_code text;
     v_problem text;
 begin
-    if jsonb_typeof(member) <> 'object' or member = '{}' then
+    if c_given = '{}' then
         raise exception using
             errcode = 'invalid_parameter_value',
             message = 'member is not an object of columns and values',
             detail = format('It is %s.', left(member::text, 200)),
             hint = $$Write it like '{"name": "Main", "kind": "root"}'.$$;
     end if;
-    select n.name into v_name
-    from (select jsonb_object_keys(member) union all select unnest(key::text[])) as n (name)
-    where not exists (select from pg_attribute as a
-                      where a.attrelid = target and a.attname = n.name and a.attnum > 0
-                        and not a.attisdropped)
-    order by n.name
-    limit 1;
-    if found then
-        raise exception using
-            errcode = 'undefined_column',
-            message = format('"%s" has no column "%s"', target, v_name),
-            detail = format('Asked for member %s.', left(member::text, 200)),
-            hint = 'Name columns as the table has them, lower case and without quotes as a rule.';
-    end if;
-    select a.attname into v_name
-    from pg_attribute as a
-    where a.attrelid = target and a.attgenerated <> '' and not a.attisdropped
-      and member ? a.attname::text;
-    if found then
-        raise exception using
-            errcode = 'generated_always',
-            message = format('"%s" of "%s" is generated, and member has a value for it', v_name,
-                             target),
-            hint = 'Leave it out.';
-    end if;
+    perform ensure._check_attributes_v1(target, array( -- to an identity a value may be given
+        select n.name
+        from (select jsonb_object_keys(member) union select unnest(key::text[])) as n (name)
+        where not exists (select from pg_attribute as a
+                          where a.attrelid = target and a.attname = n.name
+                            and a.attidentity = 'a')));
     select k.name into v_name from unnest(key) as k (name) where not member ? k.name::text limit 1;
     if key = '{}' or v_name is not null then
         raise exception using
@@ -84,7 +45,8 @@ begin
                    ' too; or leave key out.';
     end if;
     begin
-        execute format('select from %s', ensure._member_source_v1(target, member, 1)) using member;
+        execute format('select from (%s) as "~a"', ensure._rows_given_v1(target, c_given))
+        using jsonb_build_array(member);
     exception when data_exception or integrity_constraint_violation then
         get stacked diagnostics v_code = returned_sqlstate, v_problem = message_text;
         raise exception using
@@ -307,4 +269,3 @@ drop function ensure._nulls_v1(regclass, name);
 drop function ensure._check_only_v1(regclass, jsonb, text, text, name[], text, regclass[],
                                     regclass);
 drop function ensure._check_member_v1(regclass, jsonb, name[]);
-drop function ensure._member_source_v1(regclass, jsonb, integer);

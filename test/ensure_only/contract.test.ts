@@ -244,7 +244,7 @@ describe('input', () => {
     test('negative control: were demote not read first, it could close what it stands in and delete', () =>
         withOwner(async (owner) => {
             await owner.run(`${t}; ${archive}; create table c (id int); insert into c values (1)`);
-            const escape = set(`main = false from unnest($1::jsonb[]) as "~p" ("~l") where t.main returning "~p"."~l", '["2"]'::jsonb as k,
+            const escape = set(`main = false from unnest($2::jsonb[]) as "~p" ("~l") where t.main returning "~p"."~l", '["2"]'::jsonb as k,
                 null::jsonb as a, null::jsonb as r), "~z" as (delete from public.c), "~y" as (update public.t set main = false`);
             await rejected(owner, escape, '22023', ['t', 'c']);
             for (const name of ['_only_guards_v1', '_make_only_v1']) {
