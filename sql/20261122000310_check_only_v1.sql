@@ -1,26 +1,4 @@
 -- migrate:up
-create function ensure._member_source_v1(
-    target regclass,
-    member jsonb,
-    place integer
-)
-returns text
-language sql
-stable
-security invoker
-set search_path = pg_catalog, pg_temp
-as $fn$
--- _member_source_v1: SQL for the columns and values of member, which is the argument at place.
-select format('jsonb_to_record($%s) as "~j" (%s)', place, string_agg(
-           format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)), ', '
-           order by a.attnum))
-from pg_attribute as a
-where a.attrelid = target and a.attnum > 0 and not a.attisdropped and member ? a.attname::text
-$fn$;
-
-comment on function ensure._member_source_v1(regclass, jsonb, integer) is
-    'SQL for the columns and values of member, which is the argument at place.';
-
 create function ensure._check_member_v1(
     target regclass,
     member jsonb,
@@ -37,42 +15,25 @@ as $fn$
 -- Errors   22023, 428C9, 42703  it is not; key is not of member's columns
 --          22003, 22007, 22P02 …  a value is none of its column's type
 declare
+    c_given constant name[] := array(select k.name from jsonb_object_keys(
+        case when jsonb_typeof(member) = 'object' then member else '{}' end) as k (name));
     v_name text;
     v_code text;
     v_problem text;
 begin
-    if jsonb_typeof(member) <> 'object' or member = '{}' then
+    if c_given = '{}' then
         raise exception using
             errcode = 'invalid_parameter_value',
             message = 'member is not an object of columns and values',
             detail = format('It is %s.', left(member::text, 200)),
             hint = $$Write it like '{"name": "Main", "kind": "root"}'.$$;
     end if;
-    select n.name into v_name
-    from (select jsonb_object_keys(member) union all select unnest(key::text[])) as n (name)
-    where not exists (select from pg_attribute as a
-                      where a.attrelid = target and a.attname = n.name and a.attnum > 0
-                        and not a.attisdropped)
-    order by n.name
-    limit 1;
-    if found then
-        raise exception using
-            errcode = 'undefined_column',
-            message = format('"%s" has no column "%s"', target, v_name),
-            detail = format('Asked for member %s.', left(member::text, 200)),
-            hint = 'Name columns as the table has them, lower case and without quotes as a rule.';
-    end if;
-    select a.attname into v_name
-    from pg_attribute as a
-    where a.attrelid = target and a.attgenerated <> '' and not a.attisdropped
-      and member ? a.attname::text;
-    if found then
-        raise exception using
-            errcode = 'generated_always',
-            message = format('"%s" of "%s" is generated, and member has a value for it', v_name,
-                             target),
-            hint = 'Leave it out.';
-    end if;
+    perform ensure._check_attributes_v1(target, array( -- to an identity a value may be given
+        select n.name
+        from (select jsonb_object_keys(member) union select unnest(key::text[])) as n (name)
+        where not exists (select from pg_attribute as a
+                          where a.attrelid = target and a.attname = n.name
+                            and a.attidentity = 'a')));
     select k.name into v_name from unnest(key) as k (name) where not member ? k.name::text limit 1;
     if key = '{}' or v_name is not null then
         raise exception using
@@ -84,7 +45,8 @@ begin
                    ' too; or leave key out.';
     end if;
     begin
-        execute format('select from %s', ensure._member_source_v1(target, member, 1)) using member;
+        execute format('select from (%s) as "~a"', ensure._rows_given_v1(target, c_given))
+        using jsonb_build_array(member);
     exception when data_exception or integrity_constraint_violation then
         get stacked diagnostics v_code = returned_sqlstate, v_problem = message_text;
         raise exception using
@@ -117,7 +79,7 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 -- _check_only_v1: the arguments of ensure_only_v1 are there and fit each other, but for SET lists.
 --
--- Errors   22004, 22023, 428C9, 42703, 42P01, 42809 …  they do not
+-- Errors   0A000, 22004, 22023, 428C9, 42703, 42P01, 42809 …  they do not
 declare
     c_kind constant "char" := (select c.relkind from pg_class as c where c.oid = target);
     v_table regclass;
@@ -131,15 +93,17 @@ begin
                                   when demote is null then 'demote' else 'children' end),
             hint = 'Only key, promote, child_tables and archive may be null.';
     elsif c_kind is null then
-        raise exception using
-            errcode = 'undefined_table',
-            message = format('there is no table with the oid %s', target::oid),
-            hint = 'Call again when the table is there.';
+        perform ensure._check_target_v1(target);
     elsif c_kind not in ('r', 'p') then
         raise exception using
             errcode = 'wrong_object_type',
             message = format('"%s" is not a table', target),
             hint = 'Pass the table whose rows are meant.';
+    elsif c_kind = 'r' and exists (select from pg_inherits as i where i.inhparent = target) then
+        raise exception using
+            errcode = 'feature_not_supported',
+            message = format('tables inherit from "%s", and their rows are not looked at', target),
+            hint = 'Pass a table from which none inherits, or a partitioned one.';
     elsif children not in ('leave', 'move', 'merge') then
         raise exception using
             errcode = 'invalid_parameter_value',
@@ -209,13 +173,15 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 -- _refers_v1: a SET list is not one without the row "keeper".
 --
+-- Returns  true also where it reads a table of that name
 -- Locks    ROW EXCLUSIVE on target
 declare
     v_plan text;
 begin
     for v_plan in execute format(
         'explain (costs off) update %s as %I set %s where false', ensure._from_v1(target),
-        (select c.relname from pg_class as c where c.oid = target), concat(demote, E'\n'))
+        (select coalesce(nullif(c.relname, 'keeper'), '~t') from pg_class as c
+         where c.oid = target), concat(demote, E'\n'))
     loop
         null;
     end loop;
@@ -223,7 +189,8 @@ begin
 exception
     when undefined_table or undefined_column then
         return true;
-    when syntax_error_or_access_rule_violation or data_exception or invalid_cursor_definition then
+    when syntax_error_or_access_rule_violation or data_exception or feature_not_supported
+         or invalid_cursor_definition then
         return false;
 end
 $fn$;
@@ -261,31 +228,34 @@ begin
         raise exception using
             errcode = 'feature_not_supported',
             message = format('"%s" is called keeper, as is the row that is kept', target),
-            hint = 'Rename the table, or let demote not refer to the row.';
+            hint = 'Rename the table, or let demote not name its columns with keeper.';
     end if;
-    for v_plan in execute format( -- a cursor refuses several statements before it runs the first
-        'explain (costs off) update %s as %I set %s%s where false', ensure._from_v1(target),
-        c_name, concat(set_list, E'\n'),
-        case when v_keeper then format('from %s as keeper', ensure._nulls_v1(target)) end)
-    loop
-        null;
-    end loop;
-exception when syntax_error_or_access_rule_violation or data_exception
-               or invalid_cursor_definition then
-    get stacked diagnostics v_code = returned_sqlstate, v_problem = message_text;
-    v_column := ensure._quoted_column_v1(target, set_list);
-    raise exception using
-        errcode = case when v_code in ('42601', '42P11') then '22023' else v_code end,
-        message = format('%s is not what an UPDATE of "%s" may set: %s', argument, target,
-                         left(regexp_replace(set_list, '\s+', ' ', 'g'), 200)),
-        detail = v_problem,
-        hint = case when v_code = '42702'
-                    then format('Both rows have that column: write %I.… for that of the row that'
-                                ' is demoted, or keeper.…', c_name)
-                    when v_column is not null
-                    then format('This is SQL: write %s for that column.', v_column)
-                    else 'Write what stands in SET, like is_main = false; what is not in pg_catalog'
-                         ' needs its schema.' end;
+    begin
+        -- a cursor refuses several statements before it runs the first
+        for v_plan in execute format(
+            'explain (costs off) update %s as %I set %s%s where false', ensure._from_v1(target),
+            c_name, concat(set_list, E'\n'),
+            case when v_keeper then format('from %s as keeper', ensure._nulls_v1(target)) end)
+        loop
+            null;
+        end loop;
+    exception when syntax_error_or_access_rule_violation or data_exception or feature_not_supported
+                   or invalid_cursor_definition then
+        get stacked diagnostics v_code = returned_sqlstate, v_problem = message_text;
+        v_column := ensure._quoted_column_v1(target, set_list);
+        raise exception using
+            errcode = case when v_code in ('0A000', '42601', '42P11') then '22023' else v_code end,
+            message = format('%s is not what an UPDATE of "%s" may set: %s', argument, target,
+                             left(regexp_replace(set_list, '\s+', ' ', 'g'), 200)),
+            detail = v_problem,
+            hint = case when v_code = '42702'
+                        then format('Both rows have that column: write %I.… for that of the row'
+                                    ' that is demoted, or keeper.…', c_name)
+                        when v_column is not null
+                        then format('This is SQL: write %s for that column.', v_column)
+                        else 'Write what stands in SET, like is_main = false; what is not in'
+                             ' pg_catalog needs its schema.' end;
+    end;
 end
 $fn$;
 
@@ -299,4 +269,3 @@ drop function ensure._nulls_v1(regclass, name);
 drop function ensure._check_only_v1(regclass, jsonb, text, text, name[], text, regclass[],
                                     regclass);
 drop function ensure._check_member_v1(regclass, jsonb, name[]);
-drop function ensure._member_source_v1(regclass, jsonb, integer);

@@ -55,7 +55,7 @@ stable
 security invoker
 set search_path = pg_catalog, pg_temp
 as $fn$
--- _fresh_row_v1: SQL for the row of target that is made of member, which is $3.
+-- _fresh_row_v1: SQL for the row of target that is made of member, the one in the array $1.
 --
 -- Returns  source: the row; columns: those that INSERT has to name. With complete defaults and
 --          identities have been evaluated in it, and generated columns computed; else they are null
@@ -73,16 +73,17 @@ with columns as (
     left join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
     where a.attrelid = target and a.attnum > 0 and not a.attisdropped
 )
-select format('select %I.*%s from (select %s from %s offset 0) as %I',
+select format('select %I.*%s from (select %s from (%s) as "~a" offset 0) as %I',
               t.relname,
               case when complete then string_agg(format(', (%s) as %I', c.expression, c.attname), ''
                                                  order by c.attnum) filter (where c.generated) end,
-              string_agg(case when c.given then format('"~j".%I', c.attname)
+              string_agg(case when c.given then format('"~a"."~%s" as %I', c.attnum, c.attname)
                               when complete and c.expression is not null
                               then format('(%s)::%s as %I', c.expression, c.type, c.attname)
                               else format('null::%s as %I', c.base, c.attname) end, ', '
                          order by c.attnum) filter (where not c.generated),
-              ensure._member_source_v1(target, member, 3), t.relname),
+              ensure._rows_given_v1(target, array(
+                  select k.name from jsonb_object_keys(member) as k (name))), t.relname),
        string_agg(quote_ident(c.attname), ', ' order by c.attnum)
            filter (where c.given or complete and c.expression is not null and not c.generated)
 from columns as c
@@ -92,7 +93,7 @@ group by t.relname
 $fn$;
 
 comment on function ensure._fresh_row_v1(regclass, jsonb, boolean) is
-    'SQL for the row of target that is made of member, which is $3.';
+    'SQL for the row of target that is made of member, the one in the array $1.';
 
 create function ensure._set_rows_v1(
     target regclass,
@@ -130,15 +131,15 @@ declare
     c_json constant text := ensure._row_json_v1(c_key, c_name);
     c_match constant text := ensure._row_match_v1(target, c_key, c_name, '"~p"."~l"');
     c_row constant text := ensure._row_object_v1(target, c_name);
-    c_rows constant text := 'unnest($1::jsonb[]) as "~p" ("~l")';
+    c_rows constant text := 'unnest($2::jsonb[]) as "~p" ("~l")';
     c_archived constant text := format(
         'jsonb_object(array[%s], array[%s])',
         (select string_agg(quote_literal(k.name), ', ' order by k.place)
          from unnest(c_key) with ordinality as k (name, place)),
         (select string_agg(format('%I.%I::text', c_name, k.name), ', ' order by k.place)
          from unnest(c_key) with ordinality as k (name, place)));
-    c_fresh constant record := ensure._fresh_row_v1(target, member,
-                                                            refers and keeper is null);
+    c_fresh constant record := ensure._fresh_row_v1( -- else the table sees to its defaults
+        target, member, refers and keeper is null and rows <> '{}');
 begin
     if archive is not null and rows <> '{}' then
         perform ensure._check_row_key_v1(target);
@@ -158,7 +159,7 @@ begin
         case when not refers then ''
              when keeper is null then '(select n.* from "~new" as n) as keeper, '
              else format('(select k.* from %s as k where %s) as keeper, ', c_from,
-                         ensure._row_match_v1(target, c_key, 'k', '$2')) end,
+                         ensure._row_match_v1(target, c_key, 'k', '$3')) end,
         c_rows, c_match, c_json, c_archived,
         case when archive is null then 'null' else c_row end,
         case when archive is null then 'select'
@@ -172,7 +173,7 @@ begin
                  target, c_name, c_fresh.columns, c_fresh.columns, c_json, c_name)
              else 'select null::jsonb as k, null::jsonb as r' end)
     into changed, archived, created, foreseen, data
-    using rows, keeper, member, run;
+    using jsonb_build_array(member), rows, keeper, run;
 end
 $fn$;
 

@@ -24,6 +24,7 @@ as $fn$
 --                 locked where that can be known at once
 declare
     v_table record;
+    v_changed boolean;
 begin
     if current_setting('transaction_read_only')::boolean then
         raise exception using
@@ -45,20 +46,35 @@ begin
         from ensure._only_locks_v1(target, children, child_tables) as l
         left join unnest(ensure._only_tables_v1(target, children, child_tables)) as r (child)
           on r.child = l.relation
-        where l.relation = target or r.child is not null
     loop
-        if not (has_table_privilege(v_table.relation, 'SELECT')
-                and has_table_privilege(v_table.relation, 'UPDATE')) then
+        v_changed := v_table.relation = target or v_table.chosen;
+        if not (v_changed and has_table_privilege(v_table.relation, 'SELECT')
+                and has_table_privilege(v_table.relation, 'UPDATE')
+                or not v_changed
+                and has_table_privilege(v_table.relation, 'UPDATE, DELETE, TRUNCATE')) then
             raise exception using
                 errcode = 'insufficient_privilege',
-                message = format('rows of "%s" may not be read and changed', v_table.relation),
+                message = format(case when v_changed then 'rows of "%s" may not be read and changed'
+                                      else '"%s" may not be locked' end, v_table.relation),
                 detail = format('This is %I.', current_user),
-                hint = 'Grant SELECT and UPDATE on it.';
+                hint = case when v_changed then 'Grant SELECT and UPDATE on it.'
+                            else 'Grant UPDATE on it, as on the table above.' end;
         end if;
+        continue when not v_changed;
         perform ensure._refuse_rule_v1(ensure._rule_v1(v_table.relation, children = 'merge'
                                                                          and v_table.chosen, true));
         perform ensure._check_names_v1(v_table.relation);
     end loop;
+    if exists (select from pg_rewrite as w
+               where w.ev_class = target and w.ev_type = '3' and w.ev_enabled <> 'D') then
+        raise exception using
+            errcode = 'feature_not_supported',
+            message = format('a rule of "%s" would run instead of an insert, or beside it', target),
+            hint = 'Drop it, or disable it meanwhile.';
+    end if;
+    if ensure._has_written_v1() then
+        return; -- others may be waiting for it, so it may not wait: it is said under the lock
+    end if;
     begin
         perform set_config('lock_timeout', format('%sms', greatest(1, least(
             extract(epoch from max_block) * 1000, 2147483647))::integer), true);
@@ -108,6 +124,7 @@ declare
         + least(max_wait, case when c_written then max_block end, '100 years');
     v_relations regclass[];
     v_modes text[];
+    v_names text[];
     v_gently boolean := not c_written;
     v_busy regclass;
     v_mode text;
@@ -118,11 +135,13 @@ declare
     v_look record;
 begin
     loop
+        perform ensure._check_target_v1(target);
         select array_agg(l.relation order by l.relation is distinct from v_busy, l.place),
                array_agg(l.mode order by l.relation is distinct from v_busy, l.place)
         into v_relations, v_modes
         from ensure._only_locks_v1(target, children, child_tables)
              with ordinality as l (relation, mode, place);
+        v_names := v_relations::text[]; -- by which they are locked
         v_mode := null;
         begin
             v_wait := ensure._first_wait_v1(
@@ -137,15 +156,22 @@ begin
                 v_wait := 0;
             end if;
             perform set_config('lock_timeout', format('%sms', greatest(v_wait, 1)), true);
-            select l.relation, l.mode into v_busy, v_mode
-            from ensure._lock_all_v1(v_relations, v_modes, v_gently, v_tries > 0, target,
-                                     v_wait, c_end) as l;
+            begin
+                select l.relation, l.mode into v_busy, v_mode
+                from ensure._lock_all_v1(v_relations, v_modes, v_gently, v_tries > 0, target,
+                                         v_wait, c_end) as l;
+            exception when undefined_table or invalid_schema_name then
+                raise exception using errcode = 'NS101';
+            end;
             if v_mode is not null then
                 raise exception using errcode = 'NS102';
-            elsif exists (select from ensure._only_locks_v1(target, children, child_tables) as l
-                          where l.relation <> all (v_relations)) then
+            elsif v_relations::text[] <> v_names
+                  or exists (select from ensure._only_locks_v1(target, children, child_tables) as l
+                             where l.relation <> all (v_relations)) then
                 raise exception using errcode = 'NS101';
             end if;
+            perform ensure._check_only_v1(target, member, among, demote, key, children,
+                                          child_tables, archive); -- columns may be others now
             return query
             select m.* from ensure._make_only_v1(target, member, among, demote, key, promote,
                                                  children, child_tables, archive) as m;
@@ -163,7 +189,8 @@ begin
                 end if;
                 v_problem := format('rows of "%s" come and go', target);
             when sqlstate 'NS101' then
-                v_problem := format('tables that reference "%s" come and go', target);
+                v_problem := format('"%s" or tables that reference it are created, renamed or'
+                                    ' dropped', target);
             when sqlstate 'NS102' then
                 v_problem := format('could not lock "%s" in %s mode', v_busy, v_mode);
                 v_gently := not c_written and v_gently <> (v_mode = 'exclusive');
@@ -214,10 +241,11 @@ as $fn$
 --          as they became duplicates, 'deleted', and for the archive the run as object, 'archived'.
 --          A row that is there keeps what promote does not set; promote is for one that does not
 --          fulfil among. In demote "keeper" is the row that is kept, before promote
--- Errors   22004, 22003, 22007, 22023, 22P02, 42601, 42702, 42703, 42804, 42883, 428C9  bad input
---          42P01, 42809, 0A000  no such table; not a table; a rule on a table whose rows change, a
---                 column there with a name like "~row"; rows without a key that move or are to be
---                 archived
+-- Errors   21000, 22001, 22003, 22004, 22007, 22012, 22023, 22P02, 42601, 42702, 42703, 42804,
+--                 42883, 428C9, 42P02  bad input
+--          42P01, 42809, 0A000  no such table; not a table; others inherit from it; a rule on a
+--                 table whose rows change, a column there with a name like "~row"; rows without a
+--                 key that move or are to be archived
 --          42P10  member has no unique key, or key is none
 --          25006, 42501  there is something to do, and this transaction or role may not; row
 --                 security would hide rows
@@ -237,14 +265,15 @@ as $fn$
 --          transaction ends, EXCLUSIVE on target: others read, and nobody writes or locks a row.
 --          With children that move also on their tables, with 'merge' also on those below
 -- Races    a second caller waits for the first, then finds it done
--- Rights   to read, insert and update target, and to use the sequence of an identity that demote
---          takes from keeper; to read and change children and insert in archive. Row security is
---          off: what it would hide is an error. Triggers fire, with the search_path of their own or
---          pg_catalog. What SET CONSTRAINTS said of deferrable constraints ends: each is checked,
---          then as it was declared
+-- Rights   to read, insert and update target and its partitions, and to use the sequence of an
+--          identity that demote takes from keeper; to read and change children and insert in
+--          archive. Row security is off: what it would hide is an error. Triggers fire, with the
+--          search_path of their own or pg_catalog. What SET CONSTRAINTS said of deferrable
+--          constraints ends: each is checked, then as it was declared
 declare
     c_lock_timeout constant text := current_setting('lock_timeout');
     v_look record;
+    v_advice text;
 begin
     perform ensure._check_budget_v1(max_block, max_wait);
     begin
@@ -253,17 +282,33 @@ begin
             2147483647))::integer), true);
         perform ensure._check_only_v1(target, member, among, demote, key, children, child_tables,
                                       archive);
-        v_look := ensure._found_only_v1(target, member, among, key, 2);
+        data := ensure._sure_member_v1(target, member, among, key);
+        if data is null then
+            v_look := ensure._found_only_v1(target, member, among, key, 2);
+            data := case when v_look.rows = array[v_look.known] then v_look.data end;
+        end if;
         perform set_config('lock_timeout', c_lock_timeout, true);
-    exception when lock_not_available then
-        perform ensure._pause_v1(array[target], '{access share}',
-                                 format('could not read "%s"', target), false, 1,
-                                 clock_timestamp());
+        if data is not null then
+            object := target;
+            outcome := 'exists';
+            return next;
+            return;
+        end if;
+        raise exception using errcode = 'NS100';
+    exception
+        when sqlstate 'NS100' then
+            null; -- so that it waits for others without a lock that they may wait for
+        when lock_not_available then
+            perform ensure._pause_v1(array[target], '{access share}',
+                                     format('could not read "%s"', target), false, 1,
+                                     clock_timestamp());
+        when undefined_table or internal_error or invalid_column_reference then
+            get stacked diagnostics v_advice = pg_exception_hint;
+            perform ensure._check_target_v1(target); -- it may have waited for who dropped it
+            if v_advice <> '' then
+                raise;
+            end if; -- else for who renamed it
     end;
-    if v_look.rows = array[v_look.known] then
-        return query select target::text, 'exists', null::bigint, v_look.data;
-        return;
-    end if;
     perform ensure._only_guards_v1(target, member, among, demote, key, promote, children,
                                    child_tables, max_block);
     return query

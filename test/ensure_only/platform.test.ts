@@ -98,19 +98,46 @@ describe('several old platform roots, no index yet', () => {
                 .toEqual([{ name: 'Platform' }]);
         }));
 
-    test('16 installers at once, and no index to help: all get the same row, the old roots are demoted once, no error', () =>
+    test.for([
+        { name: 'Main', what: 'none has the wanted name', first: ['public.workspaces created 1', 'public.workspaces demoted 3'], status: 'offline' },
+        { name: 'Platform', what: 'one has the wanted name', first: ['public.workspaces demoted 2'], status: 'online' },
+    ])('16 installers at once, no index to help, $what: all get the same row, the old roots are demoted once, no error', ({ name, first, status }) =>
         withTestDatabase(({ url }) => withSessions(url, ['dba'], async ({ dba }) => {
             await dba.run(several);
             const before = await one(dba, facts);
             const report = await stampede({ owner: url, callers: 16, rounds: 2, isolation: 'read committed', transaction: true,
-                steps: () => [ensure(`${merge}, max_wait => '60 s'`).replace('"Platform"', '"Main"')] });
+                steps: () => [ensure(`${merge}, max_wait => '60 s'`).replace('"Platform"', `"${name}"`)] });
             expect(report.codes).toEqual({ ok: 32 });
             const all = report.outcomes.flatMap(({ rows }) => lines(rows)).filter((line) => line !== 'public.workspaces exists');
-            expect(all.slice(0, 2)).toEqual(['public.workspaces created 1', 'public.workspaces demoted 3']);
-            expect(all.filter((line) => /workspaces/.test(line))).toHaveLength(2);
+            expect(all.filter((line) => /workspaces/.test(line))).toEqual(first);
             expect(new Set(report.outcomes.map(({ rows }) => (rows[0]?.data as { id: string }).id)).size).toBe(1);
+            expect(report.outcomes.map(({ rows }) => (rows[0]?.data as { status: string }).status)).toEqual(Array(32).fill(status));
             expect(await one(dba, facts)).toEqual(before);
+            expect(await dba.run("select name, (select count(*) from tokens where workspace_id = w.id)::int as tokens from workspaces as w where kind = 'platform'"))
+                .toEqual([{ name, tokens: 4 }]);
         })));
+
+    test('a dead workspace with the wanted name is not the one; a dead root is demoted too, and all under it stays whole', () =>
+        withOwner(async (owner) => {
+            await owner.run(`${several}; update workspaces set deleted_at = now() where name in ('Platform', 'Old 1')`);
+            const rows = await owner.run(ensure(merge));
+            expect(lines(rows).slice(0, 2)).toEqual(['public.workspaces created 1', 'public.workspaces demoted 3']);
+            expect(rows[0]?.data).toMatchObject({ name: 'Platform', status: 'offline', deleted_at: null });
+            expect(await owner.run("select name, kind, deleted_at is null as live from workspaces where name not like 'Team%' order by name, live"))
+                .toEqual([{ name: 'Old 1', kind: 'workspace', live: false }, { name: 'Old 3', kind: 'workspace', live: true },
+                    { name: 'Platform', kind: 'workspace', live: false }, { name: 'Platform', kind: 'platform', live: true }]);
+            expect(lines(await owner.run(ensure(merge)))).toEqual(['public.workspaces exists']);
+        }));
+
+    test('an old root has the name of a workspace under the one that is kept: NS010 names the row and the index, nothing is changed', () =>
+        withOwner(async (owner) => {
+            await owner.run(`${several}; update workspaces set name = 'Old 3' where name = 'Team 1' and parent_id::text like '%2'`);
+            const before = await owner.run('select * from workspaces order by id');
+            const error = expectError(await owner.attempt(ensure(merge)), 'NS010');
+            expect(error.message).toMatch(/\["00000000-0000-0000-0000-000000000003"\].*workspaces_parent_name/);
+            expect(error.detail).toContain('Old 3');
+            expect(await owner.run('select * from workspaces order by id')).toEqual(before);
+        }));
 
     test('16 who want four different rows at once: no error, and one is the only one', () =>
         withTestDatabase(({ url }) => withSessions(url, ['dba'], async ({ dba }) => {

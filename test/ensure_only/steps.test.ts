@@ -213,6 +213,102 @@ describe('what refers to the rows that are demoted', () => {
         }));
 });
 
+describe('who changes the tables themselves while a call waits', () => {
+    const held = ({ b }: Sessions, name: string, mode: string): string => `select count(*)::int as n from pg_locks
+        where pid = ${b.pid} and relation = '${name}'::regclass and granted and mode = '${mode}'`;
+    const changes: [string, string, string, string[]][] = [
+        ['adds a column', 'alter table workspaces add x int', 'ok', done],
+        ['renames it, and another takes its name', 'alter table workspaces rename to w; create table workspaces (like w including all)', 'ok',
+            done.map((line) => line.replace('workspaces', 'w'))],
+        ['drops it', 'drop table workspaces cascade', '42P01', []],
+        ['drops the index that says which row it is', 'drop index workspaces_parent_name', '42P10', []],
+        ['drops a column that among reads', 'alter table workspaces drop kind', '42703', []],
+    ];
+
+    test.each(changes)('who has written to it %s: no deadlock, and the call works on what is there then', (_what, statement, code, changed) =>
+        withRoot(async ({ a, b }) => {
+            await a.run("begin; insert into workspaces (name) values ('Other')");
+            const call = b.start(ensure(move));
+            await call.blockedBy(a);
+            await a.run(`${statement}; commit`);
+            const outcome = await call.outcome();
+            if (code === 'ok') expect(lines(outcome.rows), outcome.error?.message).toEqual(changed);
+            else expect(expectError(outcome, code).hint).not.toBe('');
+        }));
+
+    test.each(['dropped', 'renamed'])('%s by who has it in ACCESS EXCLUSIVE while the call looks: 42P01, or the call goes on with it', (what) =>
+        withRoot(async ({ a, b }) => {
+            await a.run('begin; lock table workspaces in access exclusive mode');
+            const call = b.start(ensure(move).replace("among => $$kind = 'platform'$$", "among => 'true'")
+                .replace("kind = 'workspace', parent_id = keeper.id", 'kind = null'));
+            await call.blockedBy(a);
+            await a.run(`${what === 'dropped' ? 'drop table workspaces cascade' : 'alter table workspaces rename to w'}; commit`);
+            const outcome = await call.outcome();
+            if (what === 'dropped') expect(expectError(outcome, '42P01').hint).not.toBe('');
+            else expectError(outcome, 'NS010'); // of w: a kind is null
+        }));
+
+    test('while it waits it has no lock on the table; negative control: were what it looked at kept, it has', () =>
+        withRoot(async (sessions) => {
+            const { a, b, dba } = sessions;
+            await a.run("begin; insert into workspaces (name) values ('Other')");
+            const call = b.start(ensure());
+            await call.blockedBy(a);
+            expect(await dba.run(held(sessions, 'workspaces', 'AccessShareLock'))).toEqual([{ n: 0 }]);
+            await a.run('rollback');
+            await call.outcome();
+            await withoutGuard(dba, 'ensure_only_v1', "raise exception using errcode = 'NS100';", 'null;');
+            await a.run(`begin; ${rival}`);
+            const again = b.start(ensure().replace('"Platform"', '"Other"'));
+            await again.blockedBy(a);
+            expect(await dba.run(held(sessions, 'workspaces', 'AccessShareLock'))).toEqual([{ n: 1 }]);
+            await a.run('rollback');
+            await again.outcome();
+        }));
+
+    /** The child it waits for is renamed, and another table takes the name: is the child locked? */
+    const swapped = async (sessions: Sessions): Promise<unknown> => {
+        const { a, b, dba } = sessions;
+        await a.run('begin; select from tokens for share'); // ROW SHARE, so that it waits for EXCLUSIVE at once
+        await b.run('begin');
+        const call = b.start(ensure(`${move}, max_block => '10 s'`));
+        await call.blockedBy(a);
+        await a.run('alter table tokens rename to old_tokens; create table tokens (id int); commit');
+        expect(lines((await call.outcome()).rows)).toContain('public.old_tokens moved 1');
+        const { n } = await one(dba, held(sessions, 'old_tokens', 'ExclusiveLock'));
+        await b.run('commit');
+        return n;
+    };
+
+    test('a table that refers to it is renamed, and another takes its name: the one that refers to it is locked', () =>
+        withRoot(async (sessions) => {
+            expect(await swapped(sessions)).toBe(1);
+        }));
+
+    test('negative control: were names not compared, the other one would be locked instead', () =>
+        withRoot(async (sessions) => {
+            await withoutGuard(sessions.dba, '_settle_only_v1', 'v_relations::text[] <> v_names', 'false');
+            expect(await swapped(sessions)).toBe(0);
+        }));
+
+    test.for([
+        { what: 'the table', on: 'workspaces (status)' }, { what: 'a child', on: 'tokens (token)' },
+    ])('a concurrent index build on $what is NS006 at once, also for who has written; the build is not harmed', ({ on }) =>
+        withRoot(async ({ a, b, c, dba }) => {
+            await a.run(`begin; ${on.startsWith('w') ? rival : "insert into tokens select 2, id, 'two' from workspaces"}`);
+            const build = c.start(`create index concurrently late on ${on}`);
+            await build.blockedBy(a);
+            expect(expectError(await b.attempt(ensure(`${move}, max_wait => '60 s'`)), 'NS006').detail).toContain(`pid ${c.pid}`);
+            await dba.run('create table s (x int)');
+            await b.run('begin; insert into s values (1)');
+            expectError(await b.attempt(ensure(move)), 'NS006');
+            await b.run('rollback');
+            await a.run('rollback');
+            expect((await build.outcome()).code).toBe('ok');
+            expect(lines(await b.run(ensure(move)))).toEqual(done);
+        }));
+});
+
 /** The same where whoever waits looks for deadlocks after 20 ms; only a superuser may set that. */
 async function withHaste(context: TestContext, body: (sessions: Sessions) => Promise<void>): Promise<void> {
     if (!surroundings.superuser) context.skip('the role of DATABASE_URL is no superuser and cannot set deadlock_timeout');
@@ -248,6 +344,35 @@ describe('who has written', () => {
     test('negative control: if the caller waits, the writer gets 40P01', (context) =>
         withWriters(context, async ({ a, b, dba }) => {
             await withoutGuard(dba, '_settle_only_v1', 'ensure._has_written_v1()', 'false');
+            const call = a.start(ensure(", max_block => '10 s'"));
+            await call.blockedBy(b);
+            expect((await b.attempt('update r set x = 3')).code).toBe('40P01');
+            await b.run('rollback');
+            expect((await call.outcome()).code).toBe('ok');
+        }));
+
+    /** b, whose row of r a has, has locked the table itself. */
+    const withLocker = (context: TestContext, body: (sessions: Sessions) => Promise<void>): Promise<void> =>
+        withHaste(context, async (sessions) => {
+            await sessions.a.run("set deadlock_timeout = '60s'");
+            await sessions.a.run('begin; update r set x = 2');
+            await sessions.b.run('begin; lock table workspaces in exclusive mode');
+            await body(sessions);
+        });
+
+    test('calls, while who has locked the table waits for its row: NS003, and no 40P01 for either', (context) =>
+        withLocker(context, async ({ a, b }) => {
+            const call = a.start(ensure());
+            const waiting = b.start('update r set x = 3');
+            await waiting.blockedBy(a);
+            expectError(await call.outcome(), 'NS003');
+            await a.run('rollback');
+            expect((await waiting.outcome()).code).toBe('ok');
+        }));
+
+    test('negative control: if demote were read first, that waits for the table, and the other gets 40P01', (context) =>
+        withLocker(context, async ({ a, b, dba }) => {
+            await withoutGuard(dba, '_only_guards_v1', 'if ensure._has_written_v1() then', 'if false then');
             const call = a.start(ensure(", max_block => '10 s'"));
             await call.blockedBy(b);
             expect((await b.attempt('update r set x = 3')).code).toBe('40P01');
