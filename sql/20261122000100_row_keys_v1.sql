@@ -164,6 +164,11 @@ select x.oid, format('select %s, %s as "~p" from (%s) as %I', e.keys,
 from pg_class as c
 join pg_index as i on i.indrelid = c.oid and i.indisunique and i.indisvalid and i.indimmediate
                   and not i.indisexclusion -- WITHOUT OVERLAPS
+                  and not exists (
+                      select from pg_attribute as a
+                      where a.attrelid = i.indrelid and a.attgenerated = ''
+                        and a.attnum = any ((i.indkey::int2[])[0:i.indnkeyatts - 1])
+                        and a.attname <> all (given))
 cross join lateral (select i.indexrelid) as x (oid)
 cross join lateral (select coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false))
     as v (nulls_equal)

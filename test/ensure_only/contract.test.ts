@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { withSessions, type Session } from '../../scripts/harness/sessions.js';
 import { isolationLevels } from '../../scripts/harness/stampede.js';
-import { migrate } from '../../scripts/migrate/run.js';
+import { install } from '../install.js';
 import { expectError, major, surroundings, withOwner, withTestDatabase } from '../context.js';
 import { attemptUndo, archive, snapshot, undo } from '../ensure_unique/undoing.js';
 import { withoutGuard } from '../mutate.js';
@@ -74,7 +74,7 @@ describe('a call that finds its row the only one', () => {
     test('on a streaming standby; where there is something to do it is 25006 there', async (context) => {
         if (!surroundings.embedded) context.skip('needs a primary and a standby of its own; DATABASE_URL is set');
         await withStandby({}, async ({ primary: { url }, standby: { url: copy }, caughtUp }) => {
-            await migrate({ url });
+            await install(url);
             await withSessions(url, ['primary'], async ({ primary }) => {
                 await primary.run(setup);
                 await primary.run(ensure());
