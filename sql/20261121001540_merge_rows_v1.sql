@@ -12,8 +12,11 @@ language sql
 immutable
 security invoker
 set search_path = pg_catalog, pg_temp
+set enable_nestloop = off
 as $fn$
 -- _follow_merges_v1: losers that are still there and their keepers, after others have been merged.
+--
+-- Returns  never row by row, though the planner expects a few only
 select coalesce(array_agg(p.l order by p.place), '{}'),
        coalesce(array_agg(coalesce(g.k, p.k) order by p.place), '{}')
 from unnest(losers, keepers) with ordinality as p (l, k, place)

@@ -263,18 +263,20 @@ begin
                             left(v_problem.loser::text, 100)),
             hint = 'Name a keeper that is there; this one was deleted, or merged into another row.';
     end if;
-    select w.why, w.l into v_problem
-    from (
-        select 'is to be kept and to go' as why, u.l
-        from unnest(v_losers, v_keepers) as u (l, k)
-        where u.l in (select x.k from unnest(v_losers, v_keepers) as x (l, k)
-                      where x.l is not null)
-        union all
-        select 'is a loser of two keepers', u.l
-        from unnest(v_losers, v_keepers) as u (l, k)
-        where u.l is not null
-        group by u.l
-        having count(distinct u.k) > 1) as w
+    -- Grouped and not joined: a plan kept for later calls of the session expects a few rows only.
+    select case when count(w.keeper) < count(*) then 'is to be kept and to go'
+                else 'is a loser of two keepers' end as why, w.key as l
+    into v_problem
+    from (select u.l as key, u.k as keeper
+          from unnest(v_losers, v_keepers) as u (l, k)
+          where u.l is not null
+          union all
+          select u.k, null
+          from unnest(v_losers, v_keepers) as u (l, k)
+          where u.l is not null) as w
+    group by w.key
+    having count(w.keeper) > 0
+       and (count(w.keeper) < count(*) or count(distinct w.keeper) > 1)
     limit 1;
     if found then
         raise exception using
