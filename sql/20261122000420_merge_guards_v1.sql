@@ -84,6 +84,32 @@ $fn$;
 comment on function ensure._merge_obstacles_v1(regclass, jsonb[], jsonb[], jsonb, interval) is
     'The tables and rows that are there now let losers be merged.';
 
+create function ensure._raise_denied_v1(
+    target regclass,
+    problem text
+)
+returns void
+language plpgsql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _raise_denied_v1: what PostgreSQL said of a right that is missing, with advice.
+--
+-- Errors   42501  always
+begin
+    raise exception using
+        errcode = 'insufficient_privilege',
+        message = problem,
+        detail = format('Rows of "%s" were to be merged. This is %I.', target, current_user),
+        hint = 'Call as the owner of the tables, or as one with SELECT, UPDATE and DELETE on them,'
+               ' and BYPASSRLS where row security is on.';
+end
+$fn$;
+
+comment on function ensure._raise_denied_v1(regclass, text) is
+    'What PostgreSQL said of a right that is missing, with advice.';
+
 create function ensure._look_ahead_v1(
     target regclass,
     keeper_list jsonb,
@@ -102,7 +128,7 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 -- _look_ahead_v1: as _look_merge_v1, with columns_policy checked; the lock is given back.
 --
--- Errors   also 22023, 42703, 42804  as _check_columns_policy_v1; 55P03
+-- Errors   also 22023, 42703, 42804  as _check_columns_policy_v1; 42501, 55P03
 declare
     c_lock_timeout constant text := current_setting('lock_timeout');
     c_naming constant name[] := array(select k.name::name from jsonb_array_elements(
@@ -110,6 +136,7 @@ declare
                                       cross join lateral jsonb_object_keys(e.value) as k (name)
                                       group by k.name);
     v_found record;
+    v_problem text;
 begin
     begin
         perform set_config('lock_timeout', format('%sms', greatest(1, least(
@@ -127,6 +154,9 @@ begin
             perform ensure._pause_v1(array[target], '{access share}',
                                      format('could not read "%s"', target), false, 1,
                                      clock_timestamp());
+        when insufficient_privilege then
+            get stacked diagnostics v_problem = message_text;
+            perform ensure._raise_denied_v1(target, v_problem);
         when undefined_table or internal_error then
             perform ensure._check_target_v1(target);
             raise;
@@ -187,5 +217,6 @@ comment on function ensure._merge_guards_v1(regclass, jsonb[], jsonb[], jsonb, i
 -- migrate:down
 drop function ensure._merge_guards_v1(regclass, jsonb[], jsonb[], jsonb, interval);
 drop function ensure._look_ahead_v1(regclass, jsonb, jsonb, jsonb, interval);
+drop function ensure._raise_denied_v1(regclass, text);
 drop function ensure._merge_obstacles_v1(regclass, jsonb[], jsonb[], jsonb, interval);
 drop function ensure._check_merge_v1(regclass, regclass);

@@ -137,6 +137,7 @@ declare
     v_deferred text;
     v_found record;
     v_problem text;
+    v_advice text;
 begin
     loop
         begin
@@ -173,6 +174,12 @@ begin
                 get stacked diagnostics v_problem = message_text;
                 v_problem := format('no lock on all that merging rows of "%s" needs: %s', target,
                                     v_problem);
+            when insufficient_privilege then -- as a rule without advice
+                get stacked diagnostics v_problem = message_text, v_advice = pg_exception_hint;
+                if v_advice <> '' then
+                    raise;
+                end if;
+                perform ensure._raise_denied_v1(target, v_problem);
             when undefined_table or internal_error then
                 get stacked diagnostics v_problem = message_text;
                 perform ensure._check_target_v1(target);
@@ -248,11 +255,13 @@ as $fn$
 -- Races    a second caller waits for the first, then finds no loser. Under REPEATABLE READ and
 --          SERIALIZABLE what is there is what the snapshot shows
 -- Rights   SELECT and DELETE on target, and UPDATE for columns_policy; SELECT and UPDATE on what
---          refers to it, DELETE where rows become equal; on partitions too. Row security is off:
---          what it would hide is an error. Triggers fire, with the search_path of their own or
---          pg_catalog. Rows change and no schema: the setting ensure.ddl does not matter. What SET
---          CONSTRAINTS said of deferrable constraints of the tables ends: each is checked, then as
---          it was declared
+--          refers to it, and on what is locked below; DELETE where rows become equal; on
+--          partitions too. Row security is off: what it would hide is an error. Triggers fire, with
+--          the search_path of their own or pg_catalog. Rows change and no schema: the setting
+--          ensure.ddl does not matter. What SET CONSTRAINTS said of deferrable constraints of the
+--          tables ends: each is checked, then as it was declared, but for one that has the name of
+--          another of its schema that is not deferrable, which is IMMEDIATE until the end of the
+--          transaction
 declare
     v_list record;
     v_found record;
