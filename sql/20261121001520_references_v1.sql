@@ -119,7 +119,8 @@ as $fn$
 -- _row_match_v1: SQL that is true when a row has the key in a JSON array of _row_json_v1.
 --
 -- Returns  with equality and collation of the unique index on these columns, whatever the
---          search_path: by the columns' own, one key might be that of several rows
+--          search_path: by the columns' own, one key might be that of several rows. Strategy 3 is
+--          that in a btree; in the GiST index of WITHOUT OVERLAPS ranges that overlap would match
 select string_agg(
            format('%I.%I %s (%s ->> %s)::%s%s', alias, c.name,
                   coalesce(o.operator, 'operator(pg_catalog.=)'),
@@ -136,6 +137,7 @@ left join lateral (
     cross join lateral unnest(i.indkey::int2[], i.indclass::oid[], i.indcollation::oid[])
          as k (attnum, class, locale)
     join pg_opclass as o on o.oid = k.class
+    join pg_am as b on b.oid = o.opcmethod and b.amname = 'btree'
     join pg_amop as m on m.amopfamily = o.opcfamily and m.amopstrategy = 3
                      and m.amoplefttype = o.opcintype and m.amoprighttype = o.opcintype
     join pg_operator as p on p.oid = m.amopopr

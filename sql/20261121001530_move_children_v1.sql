@@ -82,7 +82,7 @@ declare
         from ensure._references_v1(target) as r
         join pg_constraint as f on f.oid = r.constraint_oid
         join pg_attribute as a on a.attrelid = r.child and a.attnum = any (f.conkey)
-        where r.child = _check_moves_v1.child and a.attgenerated <> ''
+        where r.child = _check_moves_v1.child and (a.attgenerated <> '' or a.attidentity = 'a')
         having count(*) > 0);
     c_trouble constant text := case when c_generated is null then 'm."~trouble"'
                                     else quote_literal(c_generated) end;
@@ -132,7 +132,8 @@ as $fn$
 -- Returns  how many; rows are updated, so they keep their keys and what refers to them
 -- Errors   NS010  a row would refer to itself, or to nothing, or would not refer to what it does by
 --                 another foreign key
---          NS012  a trigger or rule kept a row from being moved, or from being archived
+--          NS012  a trigger or rule kept a row from being moved, or from being archived, or let it
+--                 refer to something else
 declare
     c_moves constant record := ensure._moves_v1(target, child, spare_losers, path);
     c_with constant text := format(
@@ -140,6 +141,7 @@ declare
         c_moves.pairs, c_moves.moved);
     v_count bigint;
     v_left bigint;
+    v_other bigint;
     v_archived bigint;
 begin
     if c_moves.trouble is not null then
@@ -152,13 +154,17 @@ begin
         v_archived := ensure._archive_moves_v1(child, c_moves.columns, c_with, losers, keepers,
                                                archive, run);
     end if;
-    execute format('%s update %s as c set %s from "~moved" as m'
-                   ' where c.ctid = m."~row" and c.tableoid = m."~part"',
-                   c_with, ensure._from_v1(child),
-                   (select string_agg(format('%I = m.%I', m.name, '~' || m.place), ', ')
-                    from unnest(c_moves.columns) with ordinality as m (name, place)))
+    execute (
+        select format('%s, "~set" as (update %s as c set %s from "~moved" as m'
+                      ' where c.ctid = m."~row" and c.tableoid = m."~part" returning %s as other)'
+                      ' select count(*), count(*) filter (where s.other) from "~set" as s',
+                      c_with, ensure._from_v1(child),
+                      string_agg(format('%I = m.%I', m.name, '~' || m.place), ', '),
+                      string_agg(format('c.%I::text is distinct from m.%I::text', m.name,
+                                        '~' || m.place), ' or '))
+        from unnest(c_moves.columns) with ordinality as m (name, place))
+    into v_count, v_other
     using losers, keepers;
-    get diagnostics v_count = row_count;
     execute format('with "~pairs" as materialized (%s) select count(*) from %s as c where %s',
                    c_moves.pairs, ensure._from_v1(child), c_moves.remaining)
     into v_left
@@ -173,6 +179,14 @@ begin
             detail = concat(format('Moved: %s', v_count), ', archived: ' || v_archived, '.'),
             hint = 'Look for a trigger or rule that keeps rows from being updated or archived, and'
                    ' for writers that did the same at once; then call again.';
+    elsif v_other > 0 then
+        raise exception using
+            errcode = 'NS012',
+            message = format('%s rows of "%s" that were moved refer to something else', v_other,
+                             child),
+            detail = format('Moved: %s, to rows of "%s".', v_count, target),
+            hint = 'Look for a trigger that changes what a row refers to when it is updated;'
+                   ' nothing was changed.';
     end if;
     return v_count;
 end

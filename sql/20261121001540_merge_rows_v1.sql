@@ -12,8 +12,11 @@ language sql
 immutable
 security invoker
 set search_path = pg_catalog, pg_temp
+set enable_nestloop = off
 as $fn$
 -- _follow_merges_v1: losers that are still there and their keepers, after others have been merged.
+--
+-- Returns  never row by row, though the planner expects a few only
 select coalesce(array_agg(p.l order by p.place), '{}'),
        coalesce(array_agg(coalesce(g.k, p.k) order by p.place), '{}')
 from unnest(losers, keepers) with ordinality as p (l, k, place)
@@ -213,6 +216,50 @@ comment on function ensure._move_losers_v1(regclass, jsonb[], jsonb[], regclass,
                                            regclass[]) is
     'Losers that stay and referred to others of them refer to their keepers.';
 
+create function ensure._check_left_v1(
+    target regclass,
+    losers jsonb[],
+    keepers jsonb[],
+    spare_losers boolean
+)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _check_left_v1: no row refers to a loser, after what did has moved, table by table.
+--
+-- Errors   NS012  a trigger inserted or changed one while rows of another table were moved: what it
+--                 refers to would go, and with a cascade the row
+declare
+    v_child record;
+    v_count bigint;
+begin
+    for v_child in
+        select c.child, m.pairs, m.remaining
+        from ensure._children_v1(target) as c
+        cross join lateral ensure._moves_v1(target, c.child, spare_losers) as m
+    loop
+        execute format('with "~pairs" as materialized (%s) select count(*) from %s as c where %s',
+                       v_child.pairs, ensure._from_v1(v_child.child), v_child.remaining)
+        into v_count
+        using losers, keepers;
+        if v_count > 0 then
+            raise exception using
+                errcode = 'NS012',
+                message = format('%s rows of "%s" came to refer to duplicates of "%s" while others'
+                                 ' moved', v_count, v_child.child, target),
+                hint = 'Look for a trigger that inserts or changes them when rows of another table'
+                       ' are updated; nothing was changed.';
+        end if;
+    end loop;
+end
+$fn$;
+
+comment on function ensure._check_left_v1(regclass, jsonb[], jsonb[], boolean) is
+    'No row refers to a loser, after what did has moved, table by table.';
+
 create function ensure._merge_level_v1(
     target regclass,
     losers jsonb[],
@@ -300,6 +347,10 @@ begin
             end if;
         end loop;
     end loop;
+    if children in ('move', 'merge') and loser_set is null
+       and (select count(*) from ensure._children_v1(target)) > 1 then
+        perform ensure._check_left_v1(target, v_losers, v_keepers, true);
+    end if;
     perform ensure._drop_losers_v1(target, v_losers, v_keepers, loser_set, archive, run);
     relation := target;
     action := case when loser_set is null then 'deleted' else 'updated' end;
@@ -361,6 +412,7 @@ comment on function ensure._merge_rows_v1(regclass, jsonb[], jsonb[], text, text
 drop function ensure._merge_rows_v1(regclass, jsonb[], jsonb[], text, text, regclass, uuid);
 drop function ensure._merge_level_v1(regclass, jsonb[], jsonb[], text, text, regclass, uuid,
                                      regclass[]);
+drop function ensure._check_left_v1(regclass, jsonb[], jsonb[], boolean);
 drop function ensure._move_losers_v1(regclass, jsonb[], jsonb[], regclass, uuid, regclass[]);
 drop function ensure._check_places_v1(regclass, jsonb[], jsonb[], boolean);
 drop function ensure._colliding_rows_v1(regclass, regclass, jsonb[], jsonb[], regclass[]);

@@ -181,7 +181,9 @@ begin
         raise exception using
             errcode = 'NS010',
             message = format('merging duplicates of "%s" breaks the constraint "%s" of "%s"',
-                             target, coalesce(nullif(constraint_name, ''), 'NOT NULL'), relation),
+                             target, coalesce(nullif(constraint_name, ''),
+                                              case code when '23514' then 'partition'
+                                                        else 'NOT NULL' end), relation),
             detail = format('%s: %s.', code, problem),
             hint = 'Change these rows before the call; nothing was changed.';
     end if;

@@ -149,6 +149,7 @@ as $fn$
 -- Returns  as many as rows, null where there is none: also for a value that the column would round
 --          or cut, since no row has it
 -- Errors   22023, 42703  as _check_naming_v1; class 22  a value is none of the column's type
+--          21000  several rows have one name: a unique index is not what it says
 declare
     v_columns name[];
     v_found jsonb[] := array_fill(null::jsonb, array[jsonb_array_length(rows)]);
@@ -187,6 +188,14 @@ begin
                                                     order by k.name) = v_columns
                                          then e.value else '{}' end order by e.place)
                    from jsonb_array_elements(rows) with ordinality as e (value, place));
+            if cardinality(v_some) <> cardinality(v_found) then
+                raise exception using
+                    errcode = 'cardinality_violation',
+                    message = format('several rows of "%s" have the same (%s)', target,
+                                     array_to_string(v_columns, ', ')),
+                    detail = 'A unique index says that none have: it is corrupt.',
+                    hint = 'Look for them without the index, then rebuild it with REINDEX.';
+            end if;
         exception when data_exception or check_violation or not_null_violation then
             get stacked diagnostics v_code = returned_sqlstate, v_problem = message_text;
             raise exception using
@@ -254,18 +263,20 @@ begin
                             left(v_problem.loser::text, 100)),
             hint = 'Name a keeper that is there; this one was deleted, or merged into another row.';
     end if;
-    select w.why, w.l into v_problem
-    from (
-        select 'is to be kept and to go' as why, u.l
-        from unnest(v_losers, v_keepers) as u (l, k)
-        where u.l in (select x.k from unnest(v_losers, v_keepers) as x (l, k)
-                      where x.l is not null)
-        union all
-        select 'is a loser of two keepers', u.l
-        from unnest(v_losers, v_keepers) as u (l, k)
-        where u.l is not null
-        group by u.l
-        having count(distinct u.k) > 1) as w
+    -- Grouped and not joined: a plan kept for later calls of the session expects a few rows only.
+    select case when count(w.keeper) < count(*) then 'is to be kept and to go'
+                else 'is a loser of two keepers' end as why, w.key as l
+    into v_problem
+    from (select u.l as key, u.k as keeper
+          from unnest(v_losers, v_keepers) as u (l, k)
+          where u.l is not null
+          union all
+          select u.k, null
+          from unnest(v_losers, v_keepers) as u (l, k)
+          where u.l is not null) as w
+    group by w.key
+    having count(w.keeper) > 0
+       and (count(w.keeper) < count(*) or count(distinct w.keeper) > 1)
     limit 1;
     if found then
         raise exception using

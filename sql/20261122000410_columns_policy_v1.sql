@@ -321,9 +321,11 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 -- _set_keepers_v1: rows of _policy_rows_v1 have their new values.
 --
--- Errors   as _drop_losers_v1
+-- Errors   as _drop_losers_v1; NS012  also: a trigger gave one another value
 declare
-    c_behind constant integer := cardinality(ensure._row_key_v1(target)) - 1;
+    c_key constant name[] := ensure._row_key_v1(target);
+    c_behind constant integer := cardinality(c_key) - 1;
+    v_count bigint;
 begin
     if rows <> '{}' then -- what is set in a row stands behind its key, which is all that is matched
         perform ensure._drop_losers_v1(
@@ -331,6 +333,26 @@ begin
             (select string_agg(format('%I = ("~p"."~l" ->> %s)::%s', p.name, c_behind + p.place,
                                       p.type), ', ')
              from ensure._columns_policy_v1(target, columns_policy) as p), archive, run);
+        execute (
+            select format('select count(*) from unnest($1::jsonb[]) as "~p" ("~l")'
+                          ' join %s as c on %s where %s', ensure._from_v1(target),
+                          ensure._row_match_v1(target, c_key, 'c', '"~p"."~l"'),
+                          string_agg(format('%s is distinct from "~p"."~l" ->> %s',
+                                            ensure._archived_value_v1(format('c.%I', p.name),
+                                                                      p.type_oid),
+                                            c_behind + p.place), ' or '))
+            from ensure._columns_policy_v1(target, columns_policy) as p)
+        into v_count
+        using rows;
+        if v_count > 0 then
+            raise exception using
+                errcode = 'NS012',
+                message = format('%s rows of "%s" are not what columns_policy says', v_count,
+                                 target),
+                detail = 'They were updated, and what is there is something else.',
+                hint = 'Look for a trigger that changes these columns, or leave them out;'
+                       ' nothing was changed.';
+        end if;
     end if;
 end
 $fn$;

@@ -1,184 +1,4 @@
 -- migrate:up
-create function ensure._check_merge_v1(
-    target regclass,
-    archive regclass
-)
-returns void
-language plpgsql
-volatile
-security invoker
-set search_path = pg_catalog, pg_temp
-as $fn$
--- _check_merge_v1: rows of target can be merged, and archive can keep them.
---
--- Errors   22004, 22023, 42P01, 42809
-declare
-    c_kind constant "char" := (select c.relkind from pg_class as c where c.oid = target);
-begin
-    if target is null then
-        raise exception using
-            errcode = 'null_value_not_allowed',
-            message = 'target must not be null',
-            hint = $$Call it like ('app.users', '{"id": 1}', '[{"id": 2}]').$$;
-    elsif c_kind is null then
-        raise exception using
-            errcode = 'undefined_table',
-            message = format('there is no table with the oid %s', target::oid),
-            hint = 'Pass the name of a table.';
-    elsif c_kind not in ('r', 'p') then
-        raise exception using
-            errcode = 'wrong_object_type',
-            message = format('"%s" is not a table', target),
-            hint = 'Pass a table, partitioned or not.';
-    end if;
-    perform ensure._check_dedupe_v1(target, null, 'delete', null, 'merge', archive);
-end
-$fn$;
-
-comment on function ensure._check_merge_v1(regclass, regclass) is
-    'Rows of target can be merged, and archive can keep them.';
-
-create function ensure._merge_obstacles_v1(
-    target regclass,
-    losers jsonb[],
-    keepers jsonb[],
-    columns_policy jsonb,
-    max_block interval
-)
-returns void
-language plpgsql
-volatile
-security invoker
-set search_path = pg_catalog, pg_temp
-as $fn$
--- _merge_obstacles_v1: the tables and rows that are there now let losers be merged.
---
--- Errors   0A000, 42501, 55000, NS010  they do not
--- Locks    ACCESS SHARE on what refers to target, given back; not to be had in max_block, nothing
---          is looked at
-declare
-    v_table record;
-begin
-    perform set_config('lock_timeout', format('%sms', greatest(1, least(
-        extract(epoch from max_block) * 1000, 2147483647))::integer), true);
-    for v_table in
-        select t.*
-        from ensure._closed_table_v1(
-            target, true, exists (select from ensure._columns_policy_v1(target, columns_policy)),
-            'merge') as t
-    loop
-        perform ensure._refuse_table_v1(target, v_table);
-    end loop;
-    perform ensure._check_children_ahead_v1(target, losers, keepers, true, 'merge');
-    raise exception using errcode = 'NS100';
-exception when sqlstate 'NS100' or lock_not_available then
-    null;
-end
-$fn$;
-
-comment on function ensure._merge_obstacles_v1(regclass, jsonb[], jsonb[], jsonb, interval) is
-    'The tables and rows that are there now let losers be merged.';
-
-create function ensure._look_ahead_v1(
-    target regclass,
-    keeper_list jsonb,
-    loser_list jsonb,
-    columns_policy jsonb,
-    max_wait interval,
-    out losers jsonb[],
-    out keepers jsonb[],
-    out places integer[]
-)
-returns record
-language plpgsql
-volatile
-security invoker
-set search_path = pg_catalog, pg_temp
-as $fn$
--- _look_ahead_v1: as _look_merge_v1, with columns_policy checked; the lock is given back.
---
--- Errors   also 22023, 42703, 42804  as _check_columns_policy_v1; 55P03
-declare
-    c_lock_timeout constant text := current_setting('lock_timeout');
-    c_naming constant name[] := array(select k.name::name from jsonb_array_elements(
-                                          keeper_list || loser_list) as e
-                                      cross join lateral jsonb_object_keys(e.value) as k (name)
-                                      group by k.name);
-    v_found record;
-begin
-    begin
-        perform set_config('lock_timeout', format('%sms', greatest(1, least(
-            1000 * extract(epoch from least(max_wait, nullif(c_lock_timeout::interval, '0'))),
-            2147483647))::integer), true);
-        perform ensure._check_columns_policy_v1(target, columns_policy, c_naming);
-        v_found := ensure._look_merge_v1(target, keeper_list, loser_list);
-        raise exception using errcode = 'NS100';
-    exception
-        when sqlstate 'NS100' then
-            losers := v_found.losers;
-            keepers := v_found.keepers;
-            places := v_found.places;
-        when lock_not_available then
-            perform ensure._pause_v1(array[target], '{access share}',
-                                     format('could not read "%s"', target), false, 1,
-                                     clock_timestamp());
-        when undefined_table or internal_error then
-            perform ensure._check_target_v1(target);
-            raise;
-    end;
-end
-$fn$;
-
-comment on function ensure._look_ahead_v1(regclass, jsonb, jsonb, jsonb, interval) is
-    'As _look_merge_v1, with columns_policy checked; the lock is given back.';
-
-create function ensure._merge_guards_v1(
-    target regclass,
-    losers jsonb[],
-    keepers jsonb[],
-    columns_policy jsonb,
-    max_block interval
-)
-returns void
-language plpgsql
-volatile
-security invoker
-set search_path = pg_catalog, pg_temp
-as $fn$
--- _merge_guards_v1: this transaction and role may merge rows; asked only when there are some.
---
--- Errors   25006, 42501, NS011  they may not; 0A000, 42501, 55000, NS010  as _merge_obstacles_v1
-begin
-    if current_setting('transaction_read_only')::boolean then
-        raise exception using
-            errcode = 'read_only_sql_transaction',
-            message = format('rows of "%s" are to be merged, and this transaction is read-only',
-                             target),
-            hint = case when pg_is_in_recovery() then 'Call on the primary.'
-                        else 'Call in a read-write transaction.' end;
-    elsif current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
-        raise exception using
-            errcode = 'NS011',
-            message = format('rows of "%s" cannot be merged in a %s transaction', target,
-                             current_setting('transaction_isolation')),
-            detail = 'Its snapshot may be older than rows that refer to losers.',
-            hint = 'Call in a READ COMMITTED transaction.';
-    elsif not has_table_privilege(target, 'DELETE')
-          or exists (select from ensure._columns_policy_v1(target, columns_policy) as p
-                     where not has_column_privilege(target, p.name, 'UPDATE')) then
-        raise exception using
-            errcode = 'insufficient_privilege',
-            message = format('rows of "%s" may not be deleted, or not updated', target),
-            detail = format('This is %I.', current_user),
-            hint = 'Grant DELETE on it, and with columns_policy UPDATE.';
-    end if;
-    perform ensure._merge_obstacles_v1(target, losers, keepers, columns_policy, max_block);
-end
-$fn$;
-
-comment on function ensure._merge_guards_v1(regclass, jsonb[], jsonb[], jsonb, interval) is
-    'This transaction and role may merge rows; asked only when there are some.';
-
 create function ensure._check_merged_v1(
     target regclass,
     losers jsonb[],
@@ -317,6 +137,7 @@ declare
     v_deferred text;
     v_found record;
     v_problem text;
+    v_advice text;
 begin
     loop
         begin
@@ -353,6 +174,12 @@ begin
                 get stacked diagnostics v_problem = message_text;
                 v_problem := format('no lock on all that merging rows of "%s" needs: %s', target,
                                     v_problem);
+            when insufficient_privilege then -- as a rule without advice
+                get stacked diagnostics v_problem = message_text, v_advice = pg_exception_hint;
+                if v_advice <> '' then
+                    raise;
+                end if;
+                perform ensure._raise_denied_v1(target, v_problem);
             when undefined_table or internal_error then
                 get stacked diagnostics v_problem = message_text;
                 perform ensure._check_target_v1(target);
@@ -401,14 +228,15 @@ as $fn$
 --          A column of the keeper is by columns_policy what it was ('keep'); else the first of the
 --          group that is not null ('coalesce', keeper first, then losers in their order); its
 --          greatest, least, or sum ('max', 'min', 'sum'); or all elements, each once ('union')
--- Errors   22004, 22023  bad input: no list of rows, no unique key, a row that is to be kept and to
+-- Errors   21000  a unique index is corrupt: several rows have one name
+--          22004, 22023  bad input: no list of rows, no unique key, a row that is to be kept and to
 --                 go, a loser of two keepers; a policy for a column that is a key or generated
 --          22003, 22007, 22008, 22P02, 23514  a value that a column cannot hold
 --          42703, 42804  no such column; a policy that its type has not
---          42P01, 42809, 0A000  no such table; not a table; a rule on a table whose rows change, a
---                 column there with a name like "~row"; rows that move and that only their place
---                 tells apart, in a table that refers to itself or with archive; union of an array
---                 of several dimensions
+--          42P01, 42809, 0A000  no such table; not a table, or one of the system; a rule on a table
+--                 whose rows change, a column there with a name like "~row"; rows that move and
+--                 that only their place tells apart, in a table that refers to itself or with
+--                 archive; union of an array of several dimensions
 --          P0002  a loser is there, and its keeper is not
 --          25006, 42501  a loser is there, and this transaction or role may not merge it; row
 --                 security would hide rows
@@ -427,11 +255,13 @@ as $fn$
 -- Races    a second caller waits for the first, then finds no loser. Under REPEATABLE READ and
 --          SERIALIZABLE what is there is what the snapshot shows
 -- Rights   SELECT and DELETE on target, and UPDATE for columns_policy; SELECT and UPDATE on what
---          refers to it, DELETE where rows become equal; on partitions too. Row security is off:
---          what it would hide is an error. Triggers fire, with the search_path of their own or
---          pg_catalog. Rows change and no schema: the setting ensure.ddl does not matter. What SET
---          CONSTRAINTS said of deferrable constraints of the tables ends: each is checked, then as
---          it was declared
+--          refers to it, and on what is locked below; DELETE where rows become equal; on
+--          partitions too. Row security is off: what it would hide is an error. Triggers fire, with
+--          the search_path of their own or pg_catalog. Rows change and no schema: the setting
+--          ensure.ddl does not matter. What SET CONSTRAINTS said of deferrable constraints of the
+--          tables ends: each is checked, then as it was declared, but for one that has the name of
+--          another of its schema that is not deferrable, which is IMMEDIATE until the end of the
+--          transaction
 declare
     v_list record;
     v_found record;
@@ -463,7 +293,3 @@ drop function ensure.merge_rows_v1(regclass, jsonb, jsonb, jsonb, regclass, inte
 drop function ensure._merge_locked_v1(regclass, jsonb, jsonb, jsonb, regclass, interval, interval);
 drop function ensure._merge_counted_v1(regclass, jsonb[], jsonb[], jsonb, regclass, uuid);
 drop function ensure._check_merged_v1(regclass, jsonb[], jsonb[]);
-drop function ensure._merge_guards_v1(regclass, jsonb[], jsonb[], jsonb, interval);
-drop function ensure._look_ahead_v1(regclass, jsonb, jsonb, jsonb, interval);
-drop function ensure._merge_obstacles_v1(regclass, jsonb[], jsonb[], jsonb, interval);
-drop function ensure._check_merge_v1(regclass, regclass);

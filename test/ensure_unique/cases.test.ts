@@ -116,8 +116,8 @@ describe('random data on four levels', () => {
 
     test.each([
         ['a row that moves may take the place of one that does not', '_collisions_v1', 'order by "~moves", %s', 'order by %s'],
-        ['a row of the lowest level gets lost', '_move_children_v1', 'get diagnostics v_count = row_count;',
-            `get diagnostics v_count = row_count; if child = 'public.h'::regclass then delete from public.h where id = 50;
+        ['a row of the lowest level gets lost', '_move_children_v1', 'into v_count, v_other\n    using losers, keepers;',
+            `into v_count, v_other using losers, keepers; if child = 'public.h'::regclass then delete from public.h where id = 50;
                 end if;`],
         ['one row of a collision is overlooked', '_collisions_v1', "d.\"~place\" > 1", 'd."~place" > 2'],
     ])('negative control: %s, and the model finds it', (_, name, guard, instead) =>

@@ -148,7 +148,14 @@ describe('when one is', () => {
         withRole(context, async ({ owner, writer }, role) => {
             await owner.run(`${family}; grant usage on schema ensure to ${role}; grant select on t, c, g to ${role}; grant update on c, g to ${role}`);
             expectError(await writer.attempt(call), '42501');
-            await owner.run(`grant delete on t, c to ${role}; revoke update on c from ${role}`);
+            await owner.run(`grant delete on t to ${role}; revoke update on g from ${role}`);
+            for (const grant of ['update on g', 'delete on c']) { // to lock it; where rows become equal
+                expect(expectError(await writer.attempt(call), '42501').hint).toContain('DELETE');
+                await owner.run(`grant ${grant} to ${role}`);
+            }
+            await owner.run(`revoke select on t from ${role}`);
+            expect(expectError(await writer.attempt(call), '42501').hint).toContain('SELECT');
+            await owner.run(`grant select on t to ${role}; revoke update on c from ${role}`);
             expectError(await writer.attempt(call), '42501');
             await owner.run(`grant update on c to ${role}`);
             expectError(await writer.attempt(merge(1, [2, 3], `, '{"score": "max"}'`)), '42501');

@@ -118,6 +118,16 @@ describe('what refers to losers refers to the keeper', () => {
             expect((await owner.attempt('commit')).code).toBe('23503');
         }));
 
+    test('by an identity column that is always generated: NS010; a row that must stay in its partition: NS010', () =>
+        withOwner(async (owner) => {
+            await owner.run(`create table t (id int primary key); insert into t values (1), (2); create table c (id int primary key, t int generated always as identity references t);
+                insert into c overriding system value values (1, 2)`);
+            expect(expectError(await owner.attempt(merge(1, 2)), 'NS010').detail).toContain('is generated');
+            await owner.run(`drop table c; create table c (t int) partition by list (t); create table c2 partition of c for values in (2); alter table c2 add foreign key (t) references t;
+                insert into c values (2)`);
+            expect(expectError(await owner.attempt(merge(1, 2)), 'NS010').message).toContain('partition');
+        }));
+
     test('a foreign key with PERIOD is NS010', (context) =>
         withOwner(async (owner) => {
             if (major < 18) context.skip('PERIOD came with 18');
@@ -158,6 +168,31 @@ describe('nothing is lost', () => {
             await owner.run(`${family}; create function no() returns trigger language plpgsql as 'begin return null; end'; ${trigger}`);
             expectError(await owner.attempt(merge(1, [2, 3])), 'NS012');
             expect((await owner.run(counts))[0]).toMatchObject({ t: 4, c: 5, g: 10 });
+        }));
+
+    test.each(['null', '3'])('a trigger that lets a row that moves refer to %s is NS012; negative control: it is lost to the keeper', (other) =>
+        withOwner(async (owner) => {
+            await owner.run(`create table t (id int primary key); insert into t values (1), (2), (3); create table c (id int primary key, t int references t); insert into c values (10, 2);
+                create function other() returns trigger language plpgsql as 'begin new.t := ${other}; return new; end';
+                create trigger other before update on c for each row execute function other()`);
+            expect(expectError(await owner.attempt(merge(1, 2)), 'NS012').message).toContain('refer to something else');
+            expect(await rows(owner, 'c')).toBe('10 2');
+            await withoutGuard(owner, '_move_children_v1', 'elsif v_other > 0 then', 'elsif false then');
+            await owner.run(merge(1, 2));
+            expect(await rows(owner, 'c')).toBe(`10 ${other.replace('null', '')}`);
+        }));
+
+    test('a row that a trigger lets refer to a loser while rows of a later table move is NS012; negative control: it goes by the cascade', () =>
+        withOwner(async (owner) => {
+            await owner.run(`create table t (id int primary key); insert into t values (1), (2); create table c (id int primary key, t int references t); insert into c values (10, 2);
+                create table audit (t int references t on delete cascade, line text);
+                create function note() returns trigger language plpgsql as 'begin insert into public.audit values (old.t, old.id); return null; end';
+                create trigger note after update on c for each row execute function note()`);
+            expect(expectError(await owner.attempt(merge(1, 2)), 'NS012').message).toContain('audit');
+            expect(await rows(owner, 'c')).toBe('10 2');
+            await withoutGuard(owner, '_merge_level_v1', /perform ensure\._check_left_v1[^;]*;/, 'null;');
+            await owner.run(merge(1, 2));
+            expect(await owner.run('select count(*)::int as n from audit')).toEqual([{ n: 0 }]);
         }));
 
     test('a trigger that puts a loser back is NS012', () =>

@@ -176,6 +176,18 @@ describe('the keeper is changed in the transaction of the merge', () => {
             expect(await rows(owner, 't')).toBe('1 7');
         }));
 
+    test('a trigger that gives the keeper another value is NS012; negative control: what the loser had is lost', () =>
+        withOwner(async (owner) => {
+            await owner.run(`create table t (id int primary key, score int, note text); insert into t values (1, 1), (2, 5);
+                create function old() returns trigger language plpgsql as 'begin new.score := old.score; new.note := $$seen$$; return new; end';
+                create trigger old before update on t for each row execute function old()`);
+            expect(expectError(await owner.attempt(merge(1, 2, `, '{"score": "sum"}'`)), 'NS012').hint).toContain('trigger');
+            expect(await rows(owner, 't')).toBe('1 1 |2 5 ');
+            await withoutGuard(owner, '_set_keepers_v1', 'if v_count > 0', 'if false');
+            await owner.run(merge(1, 2, `, '{"score": "sum"}'`));
+            expect(await rows(owner, 't')).toBe('1 1 seen');
+        }));
+
     test('a trigger that keeps the keeper from being updated is NS012', () =>
         withOwner(async (owner) => {
             await owner.run(`${family}; create function no() returns trigger language plpgsql as 'begin return null; end';
