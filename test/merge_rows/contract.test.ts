@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { withSessions } from '../../scripts/harness/sessions.js';
-import { migrate } from '../../scripts/migrate/run.js';
+import { install } from '../install.js';
 import { expectError, surroundings, withOwner, withTestDatabase } from '../context.js';
 import { withRole } from '../ensure_unique/planned.js';
 import { withoutGuard } from '../mutate.js';
@@ -55,7 +55,7 @@ describe('when no loser is there', () => {
     test('on a standby: exists; where a loser is there 25006 says to call on the primary; the plan works', (context) => {
         if (!surroundings.embedded) context.skip('needs servers of its own; DATABASE_URL is set');
         return withStandby({}, async ({ primary, standby, caughtUp }) => {
-            await migrate({ url: primary.url });
+            await install(primary.url);
             await withSessions(primary.url, ['dba'], ({ dba }) => dba.run(family));
             await caughtUp();
             await withSessions(standby.url, ['reader'], async ({ reader }) => {
