@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help node migrate status test chaos hunt bench bench-unique bench-stall bench-row bench-merge lint typecheck psql sql run start stop clean
+.PHONY: help node migrate status test test-long chaos hunt bench bench-unique bench-stall bench-row bench-merge lint typecheck psql sql run start stop clean
 
 # A dollar sign in Q reaches the shell as it is.
 override Q := $(value Q)
@@ -19,6 +19,9 @@ status: dist/cli.js ## say what is applied, and whether something is missing
 
 test: dist/cli.js ## run the tests (PG=14 to PG=18, PG=all)
 	@PG=$(PG) npm test --silent
+
+test-long: dist/cli.js ## run what takes long and make test leaves out: stampedes, kill -9, random sequences, servers of their own
+	@PG=$(PG) npm test --silent -- --long
 
 chaos: dist/cli.js ## kill migrating replicas for 12 rounds of each kind (about 4 minutes)
 	@PG=$(PG) PG_ENSURE_LONG=1 npm test --silent -- test/migrate/races

@@ -4,7 +4,6 @@ import { once } from 'node:events';
 import { readFileSync, existsSync } from 'node:fs';
 import { constants } from 'node:os';
 import { Command, CommanderError } from 'commander';
-import ora from 'ora';
 import type { Sql } from 'postgres';
 import { defaultMajor, majorOf, majors } from './binaries.js';
 import { addMigrationCommands } from './commands.js';
@@ -15,6 +14,7 @@ import { codeOf, exitCodes, UserError } from './errors.js';
 import { failureOf } from './failure.js';
 import { answers, json, message, table } from './print.js';
 import { addRunCommand } from './run/command.js';
+import { spinning } from './spinner.js';
 
 const print = (text: string): void => void process.stdout.write(`${text}\n`);
 const complain = (text: string): void => void process.stderr.write(`${text}\n`);
@@ -114,11 +114,11 @@ async function connected<T>(work: (sql: Sql) => Promise<T>): Promise<T> {
 }
 
 async function during<T>(text: string, work: () => Promise<T>): Promise<T> {
-    const spinner = ora({ text, isSilent: !process.stderr.isTTY || !process.stderr.columns }).start();
+    const spinner = await spinning(text);
     try {
         return await work();
     } finally {
-        spinner.stop();
+        spinner?.stop();
     }
 }
 

@@ -7,32 +7,35 @@ import { dirname, join } from 'node:path';
 import { defaultMajor, majorOf, majors, type Major } from './binaries.js';
 import { exitCodes } from './errors.js';
 
+/** What takes long, and what the other files show step by step: left to make test-long, and to PG=all. */
+const long = 'test/**/*.long.test.ts';
+
 /**
  * With PG=all every file runs on the default major, and on the others too but for these, each with the majors it has besides.
  * What asks a server nothing that differs from one to the next has none: the runners with dbmate and PgBouncer, the harness, the pages, the
  * arithmetic of grids, random sequences (that every file of sql/ is applied and taken back on each major is shown by catalog.test.ts).
- * What takes long takes turns. PG=14 and the like run everything there, and so does PG=all with files named, as in make hunt and make chaos.
+ * What takes long takes turns. PG=14 and the like run everything there but what is long, and PG=all with files named runs these, as in make hunt and make chaos.
  */
 const fewerMajors: Record<string, readonly Major[]> = {
     'test/{migrate,run,harness}/**': [],
     'test/docs.test.ts': [],
-    'test/ensure_partitions/{grid,model}.test.ts': [],
-    'test/ensure_partitions/{races,operations,contract}.test.ts': ['14'],
+    'test/ensure_partitions/{grid.test,model.long.test}.ts': [],
+    'test/ensure_partitions/{races.long,operations,contract}.test.ts': ['14'],
     'test/ensure_partitions/{tree_steps,delegate}.test.ts': ['15'],
-    'test/ensure_partitions/{servers,strategies}.test.ts': ['16'],
-    'test/ensure_partitions/tree_races.test.ts': ['17'],
-    'test/ensure_unique/{children,sweep,undo,undo_races,contract,rewrite}.test.ts': ['14'],
-    'test/ensure_unique/{circles,check,locks,live}.test.ts': ['15'],
+    'test/ensure_partitions/{servers.long,strategies}.test.ts': ['16'],
+    'test/ensure_partitions/tree_races.long.test.ts': ['17'],
+    'test/ensure_unique/{children,sweep,undo,undo_races.long,contract,rewrite}.test.ts': ['14'],
+    'test/ensure_unique/{circles,check,locks,live.long}.test.ts': ['15'],
     'test/ensure_unique/{gate,plan,keys,cases,input}.test.ts': ['14', '16'],
+    'test/ensure_unique/{races.long,behind,foreign_keys,ahead,undo_refused}.test.ts': ['17'],
     'test/ensure_row/{hot,rows,plan}.test.ts': ['16'],
     'test/ensure_row/{kinds,steps,faults}.test.ts': ['14'],
     'test/ensure_only/steps.test.ts': ['17'],
     'test/ensure_only/{contract,platform}.test.ts': ['14'],
     'test/ensure_only/{fresh,locks}.test.ts': ['15'],
     'test/merge_rows/{input,policy,foreign_keys}.test.ts': ['14'],
-    'test/merge_rows/{races,undo,plan}.test.ts': ['16'],
+    'test/merge_rows/{races.long,undo,plan}.test.ts': ['16'],
     'test/merge_rows/{steps,contract}.test.ts': ['15'],
-    'test/ensure_unique/{races,behind,foreign_keys,ahead,undo_refused}.test.ts': ['17'],
 };
 
 /** `make test`: vitest once for each major of PG (18, or all), then what failed on which, and one line with the sums. */
@@ -44,7 +47,8 @@ const wanted = ((): readonly Major[] => {
         process.exit(exitCodes.usage);
     }
 })();
-const named = process.argv.slice(2);
+const longAlone = process.argv[2] === '--long';
+const named = longAlone ? ['.long.test.ts'] : process.argv.slice(2);
 const sums = { passed: 0, failed: 0, skipped: 0 };
 const failed: string[] = [];
 const vitest = join(dirname(createRequire(import.meta.url).resolve('vitest/package.json')), 'vitest.mjs');
@@ -67,7 +71,10 @@ for (const major of wanted) {
     const left = Object.entries(fewerMajors)
         .filter(([, others]) => wanted.length > 1 && named.length === 0 && major !== defaultMajor && !others.includes(major))
         .map(([files]) => files);
-    if (left.length) console.log(`left to other majors, make test PG=${major} runs them here: ${left.join(' ')}`);
+    if (wanted.length === 1 && named.length === 0) {
+        left.push(long);
+        console.log('left to make test-long: what takes long');
+    } else if (left.length) console.log(`left to other majors; make test PG=${major}, and test-long, run them here: ${left.join(' ')}`);
     running = spawn(process.execPath, [vitest, 'run', ...named, ...left.flatMap((files) => ['--exclude', files])], {
         stdio: 'inherit',
         env: { ...process.env, PG: major, PG_ENSURE_COUNTS: counts },

@@ -4,7 +4,7 @@ import type { TestContext } from 'vitest';
 import { majorOf, temporaryServer, type Server } from '../scripts/embedded.js';
 import { at } from '../scripts/harness/databases.js';
 import { withSessions, type Session } from '../scripts/harness/sessions.js';
-import { install } from './install.js';
+import { migrate } from '../scripts/migrate/run.js';
 import { surroundings } from './context.js';
 import { until } from './until.js';
 
@@ -36,7 +36,7 @@ export async function startServers(): Promise<Servers | undefined> {
     const stop = async (): Promise<void> => void await Promise.all(servers.map((server) => server.stop('immediate')));
     try {
         for (const one of started) if (one.status === 'rejected') throw one.reason;
-        await Promise.all(servers.map((server) => install(at(server.url, 'template1'))));
+        await Promise.all(servers.map((server) => migrate({ url: at(server.url, 'template1') })));
     } catch (error) {
         await stop();
         throw error;

@@ -1,4 +1,4 @@
-import ora from 'ora';
+import { spinning } from '../spinner.js';
 import { message, type ServerMessage } from '../print.js';
 
 /** What a run does, as it does it: for people a line each on stderr, with --json an object each. */
@@ -69,8 +69,7 @@ const frequent: Event['event'][] = ['working', 'swept', 'retrying'];
 
 /** On a terminal a spinner; else lines, of what is frequent one every 10 s; with --json one every second. */
 export async function telling<T>(json: boolean, write: (line: string) => void, work: (say: Say) => Promise<T>): Promise<T> {
-    const spins = !json && process.stderr.isTTY && Boolean(process.stderr.columns);
-    const spinner = spins ? ora('asking for the plan').start() : undefined;
+    const spinner = json ? undefined : await spinning('asking for the plan');
     const told = new Map<string, number>();
     const isDue = ({ event, step = 0 }: { event: string; step?: number | null }): boolean => {
         const last = told.get(`${event} ${step}`);
