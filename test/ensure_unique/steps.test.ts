@@ -245,14 +245,31 @@ describe('nobody slips in between the rows and the index', () => {
             expect(await dba.run(ofLosers)).toEqual([{ n: 1 }]);
         }));
 
+    /** A table begins to refer to it while the call waits: what it does, and how often it has locked that one. */
+    const late = async ({ a, b, dba }: Sessions): Promise<{ rows: unknown; locked: unknown }> => {
+        await b.run('begin; insert into t values (99, 99)'); // so that it waits when it has listed the tables
+        await a.run('begin');
+        const call = a.start(ensure(`${move}, max_block => '10 s'`));
+        await call.blockedBy(b);
+        await b.run('create table late (t_id int references t on delete cascade); insert into late values (2); commit');
+        const { rows } = await call.outcome();
+        const [row] = await dba.run(`select count(*)::int as n from pg_locks where pid = ${a.pid} and relation = 'late'::regclass and mode = 'ExclusiveLock' and granted`);
+        await a.run('commit');
+        return { rows, locked: row?.n };
+    };
+
     test('a table that begins to refer to it while the call waits is locked and moved as well', () =>
-        withFamily(async ({ a, b, dba }) => {
-            await b.run('begin; create table late (t_id int references t on delete cascade); insert into late values (2)');
-            const call = a.start(ensure(move));
-            await call.blockedBy(b);
-            await b.run('commit');
-            expect((await call.outcome()).rows).toEqual(created([moved, { object: 'public.late', outcome: 'moved', row_count: 1 }, ...deleted]));
-            expect(await dba.run('select t_id from late')).toEqual([{ t_id: 1 }]);
+        withFamily(async (sessions) => {
+            const { rows, locked } = await late(sessions);
+            expect(rows).toEqual(created([moved, { object: 'public.late', outcome: 'moved', row_count: 1 }, ...deleted]));
+            expect(locked).toBe(1);
+            expect(await sessions.dba.run('select t_id from late')).toEqual([{ t_id: 1 }]);
+        }));
+
+    test('negative control: without a second look at the tables its rows are changed with no lock on it', () =>
+        withFamily(async (sessions) => {
+            await withoutGuard(sessions.dba, '_lock_attempt_v1', 'where l.relation <> all (attempt.relations)', 'where false');
+            expect(await late(sessions)).toMatchObject({ locked: 0 });
         }));
 });
 
