@@ -93,7 +93,8 @@ begin
             errcode = 'syntax_error',
             message = case what when 'predicate' then 'predicate is empty'
                                 else 'an element of columns is empty' end,
-            hint = case what when 'predicate' then 'Leave it out, or pass null, for all rows.'
+            hint = case what when 'predicate'
+                             then 'Write a condition, like is_active; true is every row.'
                              else 'Name a column, or an expression over columns.' end;
     end if;
     -- A cursor refuses a text of several statements before it runs the first. In brackets as well

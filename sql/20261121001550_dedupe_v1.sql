@@ -185,7 +185,8 @@ begin
                                               case code when '23514' then 'partition'
                                                         else 'NOT NULL' end), relation),
             detail = format('%s: %s.', code, problem),
-            hint = 'Change these rows before the call; nothing was changed.';
+            hint = 'Change these rows before the call, or what is set in the row that is kept;'
+                   ' nothing was changed.';
     end if;
     raise exception using
         errcode = 'NS012',

@@ -185,7 +185,8 @@ begin
                          closed.relation),
         detail = format('Some may refer to duplicates of "%s". This is %I.', target,
                         current_user),
-        hint = case when closed.hidden then 'Call as a role with BYPASSRLS, or that owns it.'
+        hint = case when closed.hidden then 'Call as a role with BYPASSRLS, or as the owner'
+                                          ' where row security is not forced.'
                     else 'Grant SELECT and UPDATE on it.' end;
 end
 $fn$;

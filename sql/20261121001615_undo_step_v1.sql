@@ -292,8 +292,8 @@ begin
             detail = format('The row with the key %s %s since. Columns to set back: %s.', v_row.key,
                             case when v_row.gone then 'was deleted, or got another key,'
                                  else 'was changed' end, array_to_string(v_changed, ', ')),
-            hint = 'Take what belongs to this row out of the archive to undo the rest; nothing was'
-                   ' changed.';
+            hint = 'If a later run did it, undo that run first. Else set it back by hand, or take'
+                   ' what belongs to this row out of the archive: it keeps what it has then.';
     elsif v_changed = '{}' then
         execute format('select count(*) from %s', c_where) into v_count
         using run, first_place, last_place;
@@ -364,8 +364,8 @@ begin
             message = format('the unique index "%s" has no place for rows to be put back into "%s"',
                              v_name, step.relation),
             detail = format('Index: %I.%I. %s', v_schema, v_name, v_detail),
-            hint = 'Drop the index first, or remove the row that took the place; nothing was'
-                   ' changed.';
+            hint = 'Drop the index, or change the row that took the place so that it leaves it;'
+                   ' delete that row only when nothing refers to it. Nothing was changed.';
     end;
     if v_count <> step.row_count then
         raise exception using

@@ -21,8 +21,9 @@ begin
         message = format('two rows of "%s" have keys of the row that is asked for', target),
         detail = format('%s: %s; %s: %s.', key, left(data::text, 200), other_key,
                         left(other_data::text, 200)),
-        hint = 'Name in key the columns that say which of them is meant, or merge them:'
-               ' merge_rows_v1.';
+        hint = case when key = other_key then 'Merge them: merge_rows_v1.'
+                    else 'Name in key the columns that say which of them is meant, or merge them:'
+                         ' merge_rows_v1.' end;
 end
 $fn$;
 
@@ -55,15 +56,22 @@ begin
             select string_agg(format('%s on (%s)%s', i.indexrelid::regclass,
                                      array_to_string(ensure._key_columns_needed_v1(i.indexrelid),
                                                      ', '),
-                                     case when not i.indimmediate then ', deferrable'
-                                          when not i.indisvalid then ', invalid'
-                                          else ' where ' || pg_get_expr(i.indpred, i.indrelid)
-                                     end), '; '
+                                     concat(case when not i.indimmediate then ', deferrable'
+                                                 when not i.indisvalid then ', invalid' end,
+                                            case when exists (
+                                                select from pg_attribute as a
+                                                where a.attrelid = target and a.attidentity = 'a'
+                                                  and a.attnum = any (i.indkey))
+                                                 then ', given by the table' end,
+                                            case when i.indexprs is not null
+                                                 then ', on expressions' end,
+                                            ' where ' || pg_get_expr(i.indpred, i.indrelid))), '; '
                               order by i.indisprimary desc, i.indexrelid)
             from pg_index as i
             where i.indrelid = target and i.indisunique and not i.indisexclusion), 'none')),
-        hint = 'Give values for all columns of a key, none null where nulls are distinct; a table'
-               ' without one needs a unique index first: ensure_unique_v1.';
+        hint = 'Give values for all columns of a key, none null where nulls are distinct, of a row'
+               ' that its predicate does not leave out; one that is deferrable or given by the'
+               ' table is none. A table without one needs a unique index first: ensure_unique_v1.';
 end
 $fn$;
 

@@ -54,10 +54,11 @@ as $fn$
 --          revived it, or a trigger kept it
 -- Errors   NS001  with attributes it still fulfils revive
 declare
+    v_query text;
     v_data jsonb;
-    v_dead boolean;
+    v_dead boolean := true; -- where nothing but the primary key is given
 begin
-    execute (
+    v_query := (
         select format('update %1$s as %2$I set %3$s from (%4$s) as "~a"'
                       ' where %2$I.tableoid = $2 and %2$I.ctid = $3 and (%5$s)'
                       ' returning to_jsonb(%2$I.*), (%5$s) is true', ensure._from_v1(target),
@@ -71,15 +72,16 @@ begin
                                               where i.indrelid = c.oid and i.indisprimary
                                                 and a.attnum = any (i.indkey))
         where c.oid = target
-        group by c.relname)
-    into v_data, v_dead
-    using jsonb_build_array(attributes), part, place;
+        group by c.relname);
+    if v_query is not null then
+        execute v_query into v_data, v_dead using jsonb_build_array(attributes), part, place;
+    end if;
     if v_dead then
         raise exception using
             errcode = 'NS001',
             message = format('a row of "%s" fulfils revive with what is asked for, too', target),
-            detail = format('With it the row would be %s; revive is: %s.', left(v_data::text, 200),
-                            revive),
+            detail = format('With it the row would be %s; revive is: %s.',
+                            coalesce(left(v_data::text, 200), 'as it is'), revive),
             hint = 'Give the columns that say that it is alive, like "deleted_at": null.';
     end if;
     return v_data;

@@ -131,7 +131,7 @@ begin
     raise exception using
         errcode = 'NS014',
         message = 'another row of %9$s has a key of the row that is asked for, or is hidden',
-        hint = 'Ask ensure.ensure_row_v1 for the row: it says which.';
+        hint = 'Ask ensure.ensure_row_v1 for it, with the same key: it says which.';
 end
 $body$, ensure._from_v1(target), parts.matches,
                   case when parts.nulls is not null then format($null$

@@ -27,15 +27,16 @@ begin
             message = format('%s rows of "%s" fulfil among, though demote is done',
                              cardinality(c_others), target),
             detail = format('For example %s.', array_to_string(c_others[:5], ', ')),
-            hint = 'Let demote set a column so that they do not; nothing was changed.';
+            hint = 'Let demote set a column so that they do not, or look for a trigger that sets it'
+                   ' back; nothing was changed.';
     elsif c_look.rows = '{}' then
         raise exception using
             errcode = 'NS009',
             message = format('the row %s of "%s" does not fulfil among once it is created or'
                              ' promoted', kept, target),
             detail = format('Member: %s.', left(member::text, 200)),
-            hint = 'Let member and promote give it the values that among asks for; nothing was'
-                   ' changed.';
+            hint = 'A row that is created gets member, one that is there promote: let these give it'
+                   ' the values that among asks for; nothing was changed.';
     elsif c_look.known is distinct from kept then
         raise exception using
             errcode = 'NS009',

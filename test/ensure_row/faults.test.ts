@@ -50,6 +50,20 @@ describe('revive', () => {
         expect((await second.outcome()).rows).toMatchObject([{ outcome: 'exists', data: { id: 2 } }]);
     })));
 
+    test('where nothing but the primary key is given, or what leaves it dead: NS001, and what to give', () => withOwner(async (owner) => {
+        await owner.run(`create table t (a int, b int, dead boolean not null default false, primary key (a, b)); insert into t values (1, 1, true)`);
+        for (const more of ['', ", key => '{a,b}'"]) {
+            expect(expectError(await owner.attempt(ensure('t', { a: 1, b: 1 }, `, revive => 'dead'${more}`)), 'NS001').hint).toContain('alive');
+        }
+        expectError(await owner.attempt(ensure('t', { a: 1, b: 1, dead: true }, ", revive => 'dead'")), 'NS001');
+        expect((await one(owner, ensure('t', { a: 1, b: 1, dead: false }, ", revive => 'dead'")))?.outcome).toBe('revived');
+    }));
+
+    test('two dead rows in one index: NS014 says to merge them, and not to name a key', () => withOwner(async (owner) => {
+        await owner.run(`${soft}; create unique index on t (email) where deleted_at is null; insert into t (email, deleted_at) values ('a', now()), ('a', now())`);
+        expect(expectError(await owner.attempt(ensure('t', alive, revive)), 'NS014').hint).toBe('Merge them: merge_rows_v1.');
+    }));
+
     test('an UPDATE that a trigger keeps back is NS012, and no second row', () => withOwner(async (owner) => {
         await owner.run(`${soft}; create unique index on t (email) where deleted_at is null; insert into t (email, deleted_at) values ('a', now());
             create function no() returns trigger language plpgsql as $$ begin return null; end $$;
@@ -76,6 +90,12 @@ describe('keys', () => {
         expect((await one(owner, ensure('t', attributes)))?.outcome).toBe('created');
         expect((await one(owner, ensure('t', attributes)))?.outcome).toBe('exists');
         expect(await one(owner, rows('t', [attributes]))).toEqual({ outcome: 'exists', row_count: 1 });
+    }));
+
+    test('42P10 says why each key is none: given by the table, deferrable, on expressions, with a predicate', () => withOwner(async (owner) => {
+        await owner.run(`create table t (id int generated always as identity primary key, a int unique deferrable, b text, c int); create unique index on t (lower(b)) where c > 0`);
+        expect(expectError(await owner.attempt(ensure('t', { c: 1 })), '42P10').detail)
+            .toMatch(/t_pkey on \(id\), given by the table; .*t_a_key on \(a\), deferrable; .*t_lower_idx on \(b\), on expressions where \(c > 0\)\.$/);
     }));
 
     test('an expression of a partial index is not evaluated for rows outside it', () => withOwner(async (owner) => {
