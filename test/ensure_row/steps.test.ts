@@ -156,7 +156,7 @@ describe('what the caller is told', () => {
         }));
 
     test.each<[string, string, string, RegExp]>([
-        ['no key in attributes', ensure({ v: 'a' }), '42P10', /t_pkey on \(id\); public\.t_k_key on \(k\)/],
+        ['no key in attributes', ensure({ v: 'a' }), '42P10', /t_pkey on \(id\), given by the table; public\.t_k_key on \(k\)/],
         ['a null in the key', ensure({ k: null }), '42P10', /Given: k\./],
         ['no unique key at all', ensure({ a: 1 }, '', 'plain'), '42P10', /There are: none/],
         ['key is no unique index', ensure({ k: 1, v: 'a' }, ", '{v}'"), '42P10', /t_k_key on \(k\)/],
