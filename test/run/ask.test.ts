@@ -20,9 +20,9 @@ test('control: without its lock_timeout it waits for as long as somebody has the
     'run/plan.js': [['set local lock_timeout = ${lockTimeoutMs}', 'set local lock_timeout = 0']],
 }, (cli) => withPlans(async ({ url, other }) => {
     await other.run(shut);
-    const runner = startRun(url, plan, ['--lock-timeout', '100ms', '--max-wait', '500ms'], { cli });
+    const runner = startRun(url, plan, ['--lock-timeout', '100ms', '--max-wait', '2s'], { cli });
     await until(url, `select true from pg_stat_activity as a where ${other.pid} = any (pg_blocking_pids(a.pid))
-        and clock_timestamp() - a.query_start > interval '2 s'`);
+        and clock_timestamp() - a.query_start > interval '4 s'`);
     await other.run('commit');
     const { code, stderr } = await runner.ended;
     expect(code).toBe(0);
