@@ -20,7 +20,7 @@ status: dist/cli.js ## say what is applied, and whether something is missing
 test: dist/cli.js ## run the tests (PG=14 to PG=18, PG=all)
 	@PG=$(PG) npm test --silent
 
-test-long: dist/cli.js ## run what takes long and make test leaves out: stampedes, kill -9, random sequences, servers of their own
+test-long: dist/cli.js ## run what takes long and make test leaves out: stampedes, kill -9, traps and faults, random sequences, servers of their own
 	@PG=$(PG) npm test --silent -- --long
 
 chaos: dist/cli.js ## kill migrating replicas for 12 rounds of each kind (about 4 minutes)
