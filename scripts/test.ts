@@ -7,7 +7,7 @@ import { dirname, join } from 'node:path';
 import { defaultMajor, majorOf, majors, type Major } from './binaries.js';
 import { exitCodes } from './errors.js';
 
-/** What takes long, and what the other files show step by step: left to make test-long, and to PG=all. */
+/** What takes long: left to make test-long, and to PG=all. */
 const long = 'test/**/*.long.test.ts';
 
 /**
