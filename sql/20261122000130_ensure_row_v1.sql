@@ -196,6 +196,8 @@ as $fn$
 --          42601, 42703, 42804, 42883, 22003, 22007, 22008, 22P02, 42P02  bad input
 --          42809, 428C9, 0A000  not a table; a generated column; a rule for INSERT
 --          25006  it is not there, and this transaction is read-only
+--          55000  a deferrable constraint has the columns of the key, too
+--          55P03  lock_timeout was spent waiting for another's INSERT
 --          40001  the row came after the snapshot of this transaction: try again
 --          42501  this role may not, or may not see the row that has the key
 --          NS001  the row would fulfil revive with attributes, too

@@ -111,6 +111,18 @@ describe('keys', () => {
         expectError(await owner.attempt(ensure('t', { g: 4 })), '428C9');
     }));
 
+    test('a deferrable constraint on the columns of the key: 55000 where there is something to insert; another\'s open INSERT and lock_timeout: 55P03', () =>
+        withTestDatabase(({ url }) => withSessions(url, ['a', 'b'], async ({ a, b }) => {
+            await a.run('create table d (k int unique deferrable); create unique index on d (k); create table t (k int unique); insert into d values (1)');
+            expect((await one(a, ensure('d', { k: 1 })))?.outcome).toBe('exists');
+            expect((await a.attempt(ensure('d', { k: 2 }))).code).toBe('55000');
+            await a.run('begin; insert into t values (1)');
+            await b.run("set lock_timeout = '50 ms'");
+            expect((await b.attempt(ensure('t', { k: 1 }))).code).toBe('55P03');
+            await a.run('rollback');
+            expect((await one(b, ensure('t', { k: 1 })))?.outcome).toBe('created'); // without the holder it is not
+        })));
+
     test('a constraint without overlaps is no key', (context) => withOwner(async (owner) => {
         if (major < 18) context.skip('WITHOUT OVERLAPS came with 18');
         await owner.run(`create extension btree_gist; create table t (k int unique, id int, v daterange, unique (id, v without overlaps));
@@ -225,6 +237,8 @@ describe('negative controls', () => {
         ['a dead row that is of another index', '_held_v1', '(select (%s) from', '(select true or (%s) from',
             `${soft}; create unique index on t (email) where kind = 'person' and deleted_at is null; insert into t (email, kind, deleted_at) values ('a', 'bot', now())`,
             ensure('t', { ...dead, kind: 'person' }, revive), 'revived'],
+        ['attributes that are the primary key alone', '_revive_row_v1', 'if v_query is not null then', 'if true then',
+            'create table t (a int primary key, dead boolean); insert into t values (1, true)', ensure('t', { a: 1 }, ", revive => 'dead'"), '22004'],
         ['a trigger that keeps the row back', '_make_row_v1', 'perform ensure._raise_kept_out_v1(target, attributes);', 'null;',
             `${soft}; alter table t add unique (email); create function no() returns trigger language plpgsql as $$ begin return null; end $$;
              create trigger no before insert on t for each row execute function no()`, ensure('t', { email: 'a' }), 'created'],
