@@ -13,10 +13,10 @@ as $fn$
 -- Errors   22004, 22007, 22008, 22023, 42602, 42939  bad input
 declare
     c_name constant text := wanted ->> 'role_name';
-    c_place constant text := format('role "%s"', c_name);
+    c_place constant text := coalesce('role "' || c_name || '"', 'the role');
     v_limit numeric;
 begin
-    perform ensure._check_wanted_v1(wanted, coalesce(c_place, 'the role'), '{role_name}', $types$ {
+    perform ensure._check_wanted_v1(wanted, c_place, '{role_name}', $types$ {
         "role_name": "string", "login": "boolean", "connection_limit": "number",
         "settings": "object", "member_of": "object array", "password_verifier": "string",
         "valid_until": "string", "database_settings": "object", "inherit": "boolean",
@@ -210,9 +210,8 @@ as $fn$
 -- Errors   22023  no value for a setting
 --          3D000  no such database
 declare
-    c_place constant text := concat(format('role %I', role_name),
-                                    format(' in database %I', database_name));
-    c_in constant text := coalesce(format(' in database %I', database_name), '');
+    c_in constant text := coalesce(' in database ' || quote_ident(database_name), '');
+    c_place constant text := format('role %I%s', role_name, c_in);
     c_database constant oid := (select d.oid from pg_database as d where d.datname = database_name);
     c_set constant text[] := (select s.setconfig from pg_db_role_setting as s
                               where s.setrole = to_regrole(quote_ident(role_name))

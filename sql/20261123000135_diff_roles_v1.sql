@@ -18,7 +18,9 @@ declare
 begin
     perform ensure._check_role_v1(wanted);
     return query select c.* from ensure._diff_attributes_v1(wanted) as c;
-    return query select c.* from ensure._diff_settings_v1(c_name, null, wanted -> 'settings') as c;
+    return query
+    select c.*
+    from ensure._diff_settings_v1(c_name, null, nullif(wanted -> 'settings', 'null')) as c;
     for v_database in
         select d.key, d.value from jsonb_each(nullif(wanted -> 'database_settings', 'null')) as d
         order by d.key collate "C"

@@ -78,6 +78,7 @@ as $fn$
 --
 -- Returns  the changes that were made
 -- Errors   55P03  a lock was not to be had; the caller's subtransaction must roll back
+--          others as PostgreSQL raises them, with what they came of
 --          NS015  the statements ran and the catalogs still differ
 -- Locks    those of changes first, waiting for the first one only, which is busy where it is one of
 --          them; without any the first statement waits up to first_wait. All else for a millisecond
@@ -86,6 +87,10 @@ declare
     v_change ensure._change_v1;
     v_relations regclass[];
     v_wait integer := greatest(first_wait, 1);
+    v_code text;
+    v_message text;
+    v_detail text;
+    v_hint text;
 begin
     for v_pass in 1 .. 3 loop -- what one change makes may differ too: a new owner's privileges
         v_relations := array(select c.relation from unnest(v_changes) as c
@@ -99,18 +104,29 @@ begin
                                           v_relations[1], first_wait, until);
             v_wait := 1;
         end if;
-        foreach v_change in array v_changes loop
-            perform set_config('lock_timeout', format('%sms', v_wait), true);
-            begin
+        begin
+            foreach v_change in array v_changes loop
+                perform set_config('lock_timeout', format('%sms', v_wait), true);
                 execute v_change.statement;
-            exception when lock_not_available then
+                v_wait := 1;
+                return next v_change;
+            end loop;
+        exception
+            when lock_not_available then
                 raise exception using
                     errcode = 'lock_not_available',
                     message = format('could not change %s', v_change.object);
-            end;
-            v_wait := 1;
-            return next v_change;
-        end loop;
+            when data_exception or syntax_error_or_access_rule_violation or invalid_grantor
+                 or dependent_privilege_descriptors_still_exist or feature_not_supported then
+                get stacked diagnostics v_code = returned_sqlstate, v_message = message_text,
+                                        v_detail = pg_exception_detail, v_hint = pg_exception_hint;
+                raise exception using
+                    errcode = v_code,
+                    message = v_message,
+                    detail = concat_ws(' ', nullif(v_detail, ''),
+                                       format('It came of what is asked for %s.', v_change.object)),
+                    hint = coalesce(nullif(v_hint, ''), 'Mend what is asked for it.');
+        end;
         if current_setting('transaction_isolation') <> 'read committed' then
             return; -- its snapshot may be older than what others made true
         end if;
