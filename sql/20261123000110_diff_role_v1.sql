@@ -182,10 +182,11 @@ begin
                when 'array' then
                    (select coalesce(string_agg(case when c_quoted then quote_ident(e.element)
                                                     else e.element end,
-                                               ', ' order by e.place), '')
+                                               ', ' order by e.place),
+                                    case when c_quoted then quote_ident('') else '' end)
                     from jsonb_array_elements_text(value) with ordinality as e (element, place))
                when 'null' then null
-               else case when c_quoted and value #>> '{}' <> '' then quote_ident(value #>> '{}')
+               else case when c_quoted then quote_ident(value #>> '{}')
                          else value #>> '{}' end end;
 end
 $fn$;

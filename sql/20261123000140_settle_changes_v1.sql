@@ -117,7 +117,8 @@ begin
                     errcode = 'lock_not_available',
                     message = format('could not change %s', v_change.object);
             when data_exception or syntax_error_or_access_rule_violation or invalid_grantor
-                 or dependent_privilege_descriptors_still_exist or feature_not_supported then
+                 or dependent_privilege_descriptors_still_exist or feature_not_supported
+                 or cant_change_runtime_param then
                 get stacked diagnostics v_code = returned_sqlstate, v_message = message_text,
                                         v_detail = pg_exception_detail, v_hint = pg_exception_hint;
                 raise exception using
@@ -210,7 +211,7 @@ begin
         exception
             when lock_not_available or deadlock_detected then
                 get stacked diagnostics v_problem = message_text, v_name = table_name;
-                v_busy := to_regclass(v_name);
+                v_busy := to_regclass(nullif(v_name, ''));
             when duplicate_object or unique_violation then -- another made it
                 get stacked diagnostics v_problem = message_text;
             when internal_error then -- "tuple concurrently updated", or something worse
