@@ -77,10 +77,11 @@ begin
     into v_clauses, v_needs
     from (
         select f.place,
-               case when (wanted ->> f.key)::boolean is distinct from f.now
+               case when (wanted ->> f.key)::boolean is distinct from f.now or not c_exists
                     then case when coalesce((wanted ->> f.key)::boolean, false)
                               then '' else 'no' end || f.key end as clause,
-               case when not c_me.rolsuper and (wanted ->> f.key)::boolean is distinct from f.now
+               case when not c_me.rolsuper
+                         and coalesce((wanted ->> f.key)::boolean, false) <> coalesce(f.now, false)
                     then f.needs end as needs
         from (values
             (1, 'superuser', v_role.rolsuper, true, 'SUPERUSER'),
