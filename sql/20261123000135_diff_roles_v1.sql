@@ -66,6 +66,11 @@ begin
     from jsonb_array_elements(nullif(spec -> 'roles', 'null')) with ordinality as r (wanted, place)
     cross join ensure._diff_role_v1(r.wanted, c_known) as c
     order by r.place;
+    return query
+    select c.*
+    from jsonb_array_elements(nullif(spec -> 'owners', 'null')) with ordinality as o (wanted, place)
+    cross join ensure._diff_owner_v1(o.wanted, c_known) as c
+    order by o.place;
 end
 $fn$;
 
@@ -82,9 +87,14 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $fn$
 -- _subjects_v1: what spec names, in words.
-select format('role %I', r.wanted ->> 'role_name')
-from jsonb_array_elements(spec -> 'roles') with ordinality as r (wanted, place)
-order by r.place
+(select format('role %I', r.wanted ->> 'role_name')
+ from jsonb_array_elements(nullif(spec -> 'roles', 'null')) with ordinality as r (wanted, place)
+ order by r.place)
+union all
+(select format('owner of schema %I', s.name)
+ from jsonb_array_elements(nullif(spec -> 'owners', 'null')) with ordinality as o (wanted, place)
+ cross join jsonb_array_elements_text(o.wanted -> 'schemas') with ordinality as s (name, place)
+ order by o.place, s.place)
 $fn$;
 
 comment on function ensure._subjects_v1(jsonb) is
