@@ -115,7 +115,8 @@ begin
             when lock_not_available then
                 raise exception using
                     errcode = 'lock_not_available',
-                    message = format('could not change %s', v_change.object);
+                    message = format('could not change %s', v_change.object),
+                    table = coalesce(v_change.relation, v_change.reads)::text;
             when data_exception or syntax_error_or_access_rule_violation or invalid_grantor
                  or dependent_privilege_descriptors_still_exist or feature_not_supported then
                 get stacked diagnostics v_code = returned_sqlstate, v_message = message_text,
@@ -171,7 +172,7 @@ as $fn$
 declare
     c_lock_timeout constant text := current_setting('lock_timeout');
     c_catalogs constant regclass[] := '{pg_authid,pg_auth_members,pg_db_role_setting,pg_database,'
-        'pg_namespace,pg_class,pg_proc,pg_type,pg_default_acl}';
+        'pg_namespace,pg_class,pg_attribute,pg_proc,pg_type,pg_default_acl}';
     v_changes ensure._change_v1[];
     v_before ensure._change_v1[];
     v_written boolean;
@@ -192,7 +193,8 @@ begin
         end if;
         perform ensure._may_change_v1(v_changes);
         if v_written is null then
-            v_written := ensure._has_written_v1();
+            v_written := ensure._has_written_v1()
+                         or pg_current_xact_id_if_assigned() is not null; -- GRANT keeps no lock
             v_end := clock_timestamp()
                      + least(max_wait, case when v_written then max_block end, '100 years');
         end if;
@@ -227,11 +229,12 @@ begin
                 get stacked diagnostics v_problem = message_text;
         end;
         v_tries := v_tries + 1;
-        perform ensure._pause_v1(v_tables || c_catalogs,
+        perform ensure._pause_v1(v_tables || c_catalogs || v_busy,
                                  array_fill('access exclusive'::text,
                                             array[cardinality(v_tables)])
                                  || array_fill('share row exclusive'::text,
-                                               array[cardinality(c_catalogs)]),
+                                               array[cardinality(c_catalogs)])
+                                 || 'access share'::text,
                                  v_problem, v_written, v_tries, v_end);
     end loop;
 end
