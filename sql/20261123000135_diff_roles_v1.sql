@@ -58,6 +58,7 @@ declare
     c_known constant text[] := array(
         select r.role ->> 'role_name' from jsonb_array_elements(spec -> 'roles') as r (role)
         where r.role ->> 'role_name' is not null);
+    v_wanted jsonb;
 begin
     perform ensure._check_wanted_v1(spec, 'the document', '{}',
         '{"roles": "array", "owners": "array", "grants": "array"}');
@@ -66,6 +67,14 @@ begin
     from jsonb_array_elements(nullif(spec -> 'roles', 'null')) with ordinality as r (wanted, place)
     cross join ensure._diff_role_v1(r.wanted, c_known) as c
     order by r.place;
+    for v_wanted in
+        select g.wanted
+        from jsonb_array_elements(nullif(spec -> 'grants', 'null'))
+             with ordinality as g (wanted, place)
+        order by g.place
+    loop
+        return query select c.* from ensure._diff_grants_v1(v_wanted, c_known) as c;
+    end loop;
 end
 $fn$;
 
@@ -82,9 +91,15 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $fn$
 -- _subjects_v1: what spec names, in words.
-select format('role %I', r.wanted ->> 'role_name')
-from jsonb_array_elements(spec -> 'roles') with ordinality as r (wanted, place)
-order by r.place
+select s.subject
+from (
+    select 1, r.place, format('role %I', r.wanted ->> 'role_name')
+    from jsonb_array_elements(nullif(spec -> 'roles', 'null')) with ordinality as r (wanted, place)
+    union all
+    select 3, g.place, format('grants of role %I', g.wanted ->> 'grantee')
+    from jsonb_array_elements(nullif(spec -> 'grants', 'null')) with ordinality as g (wanted, place)
+) as s (section, place, subject)
+order by s.section, s.place
 $fn$;
 
 comment on function ensure._subjects_v1(jsonb) is
