@@ -38,9 +38,10 @@ begin
     into v_missing, v_remedies
     from (select c.missing, c.remedy, min(c.place) as place,
                  concat((array_agg(c.object order by c.place))[1],
-                        format(' and %s more', nullif(count(*), 1) - 1)) as object
+                        ' and ' || (nullif(count(*), 1) - 1) || ' more') as object
           from unnest(changes) with ordinality
-               as c (object, outcome, statement, relation, missing, remedy, seen, place)
+               as c (object, outcome, statement, relation, missing, remedy, seen, reads,
+                       place)
           where c.missing is not null
           group by c.missing, c.remedy
           order by min(c.place)
