@@ -3,7 +3,7 @@ create type ensure._change_v1 as (
     object text,       -- what differs, in words
     outcome text,      -- what becomes of it: created, altered, granted, …
     statement text,    -- makes it so; does no harm where it holds
-    relation regclass, -- what has to be locked in ACCESS EXCLUSIVE mode first, if anything
+    relation regclass, -- what the statement locks in ACCESS EXCLUSIVE mode, if anything
     missing text,      -- the right that this role lacks for it, if any
     remedy text,       -- the statement that gives this right
     seen boolean,      -- whether the catalogs show that it has been made

@@ -1,4 +1,70 @@
 -- migrate:up
+create function ensure._linked_relations_v1(
+    relations regclass[]
+)
+returns regclass[]
+language sql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _linked_relations_v1: what is locked with these tables: sequences of columns, indexes, TOAST.
+select array(
+    select d.objid::regclass from pg_depend as d
+    join pg_class as s on s.oid = d.objid and s.relkind = 'S'
+    where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass
+      and d.refobjid = any (relations) and d.refobjsubid > 0 and d.deptype in ('a', 'i')
+    union all
+    select i.indexrelid::regclass from pg_index as i where i.indrelid = any (relations)
+    union all
+    select t.toast::regclass from pg_class as c
+    cross join lateral (
+        select c.reltoastrelid union all
+        select i.indexrelid from pg_index as i where i.indrelid = c.reltoastrelid) as t (toast)
+    where c.oid = any (relations) and c.reltoastrelid <> 0)
+$fn$;
+
+comment on function ensure._linked_relations_v1(regclass[]) is
+    'What is locked with these tables: sequences of columns, indexes, TOAST.';
+
+create function ensure._check_locks_fit_v1(
+    relations regclass[]
+)
+returns void
+language plpgsql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _check_locks_fit_v1: the server's lock table has room for these relations in one transaction.
+--
+-- Errors   54000  it has not, were it empty
+declare
+    c_slots constant integer := current_setting('max_connections')::integer
+                                + current_setting('max_prepared_transactions')::integer;
+    v_need integer;
+begin
+    if cardinality(relations) < c_slots then -- 10 is the least that each of them has
+        return;
+    end if;
+    v_need := ceil((cardinality(relations)
+                    + cardinality(ensure._linked_relations_v1(relations)))::numeric / c_slots);
+    if v_need > current_setting('max_locks_per_transaction')::integer then
+        raise exception using
+            errcode = 'program_limit_exceeded',
+            message = format('%s relations in one call are more than the lock table of the server'
+                             ' can hold', cardinality(relations)),
+            detail = format('max_locks_per_transaction is %s.',
+                            current_setting('max_locks_per_transaction')),
+            hint = format('Run the rows of ensure.plan_owner_v1, each of them a transaction, or'
+                          ' raise max_locks_per_transaction to %s and restart.', v_need);
+    end if;
+end
+$fn$;
+
+comment on function ensure._check_locks_fit_v1(regclass[]) is
+    'The server''s lock table has room for these relations in one transaction.';
+
 create function ensure._may_change_v1(
     changes ensure._change_v1[]
 )
@@ -41,7 +107,7 @@ begin
                         ' and ' || (nullif(count(*), 1) - 1) || ' more') as object
           from unnest(changes) with ordinality
                as c (object, outcome, statement, relation, missing, remedy, seen, reads,
-                       place)
+                     place)
           where c.missing is not null
           group by c.missing, c.remedy
           order by min(c.place)
@@ -82,11 +148,14 @@ as $fn$
 --          others as PostgreSQL raises them, with what they came of
 --          NS015  the statements ran and the catalogs still differ
 -- Locks    those of changes first, waiting for the first one only, which is busy where it is one of
---          them; without any the first statement waits up to first_wait. All else for a millisecond
+--          them; what LOCK TABLE cannot lock alone, such as a view, is changed before the others
+--          when it is busy. Without any the first statement waits up to first_wait. All else for
+--          a millisecond
 declare
     v_changes ensure._change_v1[] := first_changes;
     v_change ensure._change_v1;
     v_relations regclass[];
+    v_lead integer; -- so many changes come before the locks
     v_wait integer := greatest(first_wait, 1);
     v_code text;
     v_message text;
@@ -94,32 +163,56 @@ declare
     v_hint text;
 begin
     for v_pass in 1 .. 3 loop -- what one change makes may differ too: a new owner's privileges
-        v_relations := array(select c.relation from unnest(v_changes) as c
-                             where c.relation is not null
-                             group by c.relation
-                             order by c.relation is distinct from busy, c.relation);
-        if v_relations <> '{}' then
-            perform ensure._take_locks_v1(v_relations,
-                                          array_fill('access exclusive'::text,
-                                                     array[cardinality(v_relations)]),
-                                          v_relations[1], first_wait, until);
-            v_wait := 1;
-        end if;
+        v_relations := array(
+            select c.relation from unnest(v_changes) as c
+            join pg_class as r on r.oid = c.relation
+            where r.relkind in ('r', 'p')
+              and has_table_privilege(r.oid, 'UPDATE, DELETE, TRUNCATE')
+            group by c.relation
+            order by c.relation is distinct from busy, c.relation);
+        v_lead := (select min(p.place) from generate_subscripts(v_changes, 1) as p (place)
+                   where v_changes[p.place].relation = busy and busy <> all (v_relations));
+        select array_agg(v_changes[p.place] order by p.leads desc, p.place),
+               count(*) filter (where p.leads)
+        into v_changes, v_lead
+        from (select s.place, coalesce(s.place = v_lead or s.place < v_lead
+                                       and v_changes[s.place].relation is null, false) as leads
+              from generate_subscripts(v_changes, 1) as s (place)) as p;
         begin
-            foreach v_change in array v_changes loop
-                perform set_config('lock_timeout', format('%sms', v_wait), true);
+            for v_place in 1 .. cardinality(v_changes) loop
+                v_change := v_changes[v_place];
+                if v_place = v_lead + 1 and v_relations <> '{}' then
+                    perform ensure._take_locks_v1(
+                        v_relations, array_fill('access exclusive'::text,
+                                                array[cardinality(v_relations)]),
+                        v_relations[1],
+                        case when v_pass = 1 and v_lead = 0 then first_wait else 0 end, until);
+                    v_wait := 1;
+                end if;
+                perform set_config('lock_timeout', format('%sms', case
+                    when v_place < v_lead then 1
+                    when v_place > v_lead and v_change.relation = busy and first_wait > 0
+                    then greatest(v_wait, 50) -- its sequence, say, that somebody else uses
+                    else v_wait end), true);
                 execute v_change.statement;
-                v_wait := 1;
+                if v_place >= v_lead then
+                    v_wait := 1;
+                end if;
                 return next v_change;
             end loop;
         exception
             when lock_not_available then
+                get stacked diagnostics v_message = message_text, v_detail = table_name;
                 raise exception using
                     errcode = 'lock_not_available',
-                    message = format('could not change %s', v_change.object),
-                    table = coalesce(v_change.relation, v_change.reads)::text;
+                    message = case when v_detail = ''
+                                   then format('could not change %s', v_change.object)
+                                   else v_message end,
+                    table = coalesce(nullif(v_detail, ''),
+                                     coalesce(v_change.relation, v_change.reads)::text, '');
             when data_exception or syntax_error_or_access_rule_violation or invalid_grantor
-                 or dependent_privilege_descriptors_still_exist or feature_not_supported then
+                 or dependent_privilege_descriptors_still_exist or feature_not_supported
+                 or cant_change_runtime_param then
                 get stacked diagnostics v_code = returned_sqlstate, v_message = message_text,
                                         v_detail = pg_exception_detail, v_hint = pg_exception_hint;
                 raise exception using
@@ -199,8 +292,11 @@ begin
             v_end := clock_timestamp()
                      + least(max_wait, case when v_written then max_block end, '100 years');
         end if;
-        v_tables := array(select distinct c.relation from unnest(v_changes) as c
-                          where c.relation is not null order by 1);
+        v_tables := array(select c.relation from unnest(v_changes) as c
+                          where c.relation is not null
+                          group by c.relation
+                          order by c.relation is distinct from v_busy, c.relation);
+        perform ensure._check_locks_fit_v1(v_tables);
         begin
             v_wait := ensure._first_wait_v1(v_tables, array_fill('access exclusive'::text,
                                                                  array[cardinality(v_tables)]),
@@ -213,7 +309,7 @@ begin
         exception
             when lock_not_available or deadlock_detected then
                 get stacked diagnostics v_problem = message_text, v_name = table_name;
-                v_busy := to_regclass(v_name);
+                v_busy := to_regclass(nullif(v_name, ''));
             when duplicate_object or unique_violation then -- another made it
                 get stacked diagnostics v_problem = message_text;
             when internal_error then -- "tuple concurrently updated", or something worse
@@ -228,7 +324,16 @@ begin
                 end if;
                 v_before := v_changes;
                 get stacked diagnostics v_problem = message_text;
+            when out_of_memory then
+                get stacked diagnostics v_problem = message_text;
+                raise exception using
+                    errcode = 'out_of_memory',
+                    message = format('no room in the lock table for %s relations in one call: %s',
+                                     cardinality(v_tables), v_problem),
+                    hint = 'Run the rows of ensure.plan_owner_v1, each of them a transaction, or'
+                           ' raise max_locks_per_transaction and restart.';
         end;
+        v_tables := v_tables || ensure._linked_relations_v1(v_tables);
         v_tries := v_tries + 1;
         perform ensure._pause_v1(v_tables || c_catalogs || v_busy,
                                  array_fill('access exclusive'::text,
@@ -248,3 +353,5 @@ comment on function ensure._settle_changes_v1(jsonb, interval, interval) is
 drop function ensure._settle_changes_v1(jsonb, interval, interval);
 drop function ensure._make_changes_v1(jsonb, ensure._change_v1[], regclass, integer, timestamptz);
 drop function ensure._may_change_v1(ensure._change_v1[]);
+drop function ensure._check_locks_fit_v1(regclass[]);
+drop function ensure._linked_relations_v1(regclass[]);
