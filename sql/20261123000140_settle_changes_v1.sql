@@ -104,7 +104,7 @@ begin
     into v_missing, v_remedies
     from (select c.missing, c.remedy, min(c.place) as place,
                  concat((array_agg(c.object order by c.place))[1],
-                        format(' and %s more', nullif(count(*), 1) - 1)) as object
+                        ' and ' || (nullif(count(*), 1) - 1) || ' more') as object
           from unnest(changes) with ordinality
                as c (object, outcome, statement, relation, missing, remedy, seen, reads,
                      place)

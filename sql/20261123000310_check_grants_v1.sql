@@ -110,7 +110,7 @@ as $fn$
 --          3F000, 42704  no such schema or role, nor one in known
 declare
     c_grantee constant text := wanted ->> 'grantee';
-    c_place constant text := coalesce(format('the grants of role "%s"', c_grantee), 'the grants');
+    c_place constant text := 'the grants' || coalesce(' of role "' || c_grantee || '"', '');
     v_schemas text[];
     v_name text;
 begin

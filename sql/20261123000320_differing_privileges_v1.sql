@@ -11,8 +11,9 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 -- _grant_objects_v1: the objects of these kinds in these schemas, and who may do what with them.
 --
--- Returns  not what belongs to an extension; of types no row types and arrays, nor from 17 on
---          multiranges: these have the privileges of another type
+-- Returns  not what belongs to an extension, nor the constructors of range types, which belong to
+--          the superuser; of types no row types and arrays, nor from 17 on multiranges: these have
+--          the privileges of another type
 select 'database', d.oid, null::oid, d.datdba, coalesce(d.datacl, acldefault('d', d.datdba))
 from pg_database as d
 where d.datname = current_database() and 'database' = any (kinds)
@@ -37,7 +38,8 @@ select 'routine', p.oid, p.pronamespace, p.proowner,
 from pg_proc as p
 where p.pronamespace = any (schemas) and 'routine' = any (kinds)
   and not exists (select from pg_depend as d
-                  where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')
+                  where d.classid = 'pg_proc'::regclass and d.objid = p.oid
+                    and d.deptype in ('e', 'i'))
 union all
 select 'type', t.oid, t.typnamespace, t.typowner, coalesce(t.typacl, acldefault('T', t.typowner))
 from pg_type as t
