@@ -12,6 +12,7 @@ import { resolveDatabase, type Database } from './database.js';
 import { stopDevelopment } from './development.js';
 import { codeOf, exitCodes, UserError } from './errors.js';
 import { failureOf } from './failure.js';
+import { addPasswordCommand } from './password/command.js';
 import { answers, json, message, table } from './print.js';
 import { addRunCommand } from './run/command.js';
 import { spinning } from './spinner.js';
@@ -48,6 +49,7 @@ Exit codes:
 const surface = { open: openFrom, print, complain, guide };
 addMigrationCommands(program, surface);
 addRunCommand(program, surface);
+addPasswordCommand(program, surface);
 
 program.command('sql').description('run SQL and print the rows, where there is no psql')
     .argument('<query>', 'one or several statements').option('--json', 'print rows as JSON, values as text')
