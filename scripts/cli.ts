@@ -14,6 +14,7 @@ import { codeOf, exitCodes, UserError } from './errors.js';
 import { failureOf } from './failure.js';
 import { addPasswordCommand } from './password/command.js';
 import { answers, json, message, table } from './print.js';
+import { addRehearseCommand } from './rehearse/command.js';
 import { addRunCommand } from './run/command.js';
 import { spinning } from './spinner.js';
 
@@ -49,6 +50,7 @@ Exit codes:
 const surface = { open: openFrom, print, complain, guide };
 addMigrationCommands(program, surface);
 addRunCommand(program, surface);
+addRehearseCommand(program, surface);
 addPasswordCommand(program, surface);
 
 program.command('sql').description('run SQL and print the rows, where there is no psql')
