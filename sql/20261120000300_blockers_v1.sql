@@ -56,7 +56,8 @@ left join pg_stat_activity as a on a.pid = l.pid
 left join pg_locks as t on l.pid is null and t.pid is null and t.locktype = 'transactionid'
                        and t.virtualtransaction = l.virtualtransaction
 left join pg_prepared_xacts as x on x.transaction = t.transactionid
-where l.database = (select d.oid from pg_database as d where d.datname = current_database())
+where l.database in (0, (select d.oid from pg_database as d -- 0: catalogs of the whole server
+                        where d.datname = current_database()))
 order by l.pid, l.relation, l.mode
 $fn$;
 

@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
+import { withConnection } from '../scripts/connection.js';
 import { answers, message, table } from '../scripts/print.js';
 import { withSessions, type Session } from '../scripts/harness/sessions.js';
 import { surroundings, withTestDatabase } from './context.js';
@@ -32,15 +33,32 @@ async function typed(session: Session, sql: string): Promise<string> {
     return `${printed.join('\n').trimEnd()}\n`.replaceAll(surroundings.server.owner, 'app'); // the role of make migrate
 }
 
+/** Roles belong to the whole server, so those that a page made are dropped after it. */
+async function withoutRolesOf(page: string, body: () => Promise<void>): Promise<void> {
+    const { admin } = surroundings.server;
+    const roles = (): Promise<string[]> => withConnection(admin, async (sql) => (await sql`select r.rolname as name from pg_roles as r`)
+        .map(({ name }) => String(name)).filter((name) => page.includes(name)));
+    const before = await roles();
+    try {
+        await body();
+    } finally {
+        const made = (await roles()).filter((name) => !before.includes(name));
+        await withConnection(admin, async (sql) => {
+            for (const name of made) await sql`drop owned by ${sql(name)} cascade`;
+            for (const name of made) await sql`drop role ${sql(name)}`;
+        });
+    }
+}
+
 describe('every SQL block runs, and prints what the page says', () => {
-    test.each(pages.filter((page) => examples(read(page)).length > 0))('%s', (page) =>
+    test.each(pages.filter((page) => examples(read(page)).length > 0))('%s', (page) => withoutRolesOf(read(page), () =>
         withTestDatabase(({ url }) => withSessions(url, ['reader'], async ({ reader }) => {
             for (const { sql, output } of examples(read(page))) {
                 const printed = await typed(reader, sql);
                 if (output === undefined) expect(printed, sql).not.toContain('ERROR:');
                 else expect(printed, sql).toBe(output);
             }
-        })));
+        }))));
 
     test('negative control: a page that says something else fails', () =>
         withTestDatabase(({ url }) => withSessions(url, ['reader'], async ({ reader }) => {

@@ -53,7 +53,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
                 from pg_roles as r where r.rolname = current_user`;
             if (!row?.rolsuper && !row?.rolcreatedb) throw new Error('the role of DATABASE_URL needs CREATEDB to run the tests');
             if (row.rolsuper) {
-                await sql.unsafe(format('create role %I login password %L', owner.name, owner.password));
+                await sql.unsafe(format('create role %I login createrole password %L', owner.name, owner.password));
                 madeOwner = true;
             } else {
                 const { username, password } = new URL(admin);

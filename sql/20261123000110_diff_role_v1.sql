@@ -1,0 +1,267 @@
+-- migrate:up
+create function ensure._check_role_v1(
+    wanted jsonb
+)
+returns void
+language plpgsql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _check_role_v1: wanted says what ensure_role_v1 takes.
+--
+-- Errors   22004, 22007, 22008, 22023, 42602, 42939  bad input
+declare
+    c_name constant text := wanted ->> 'role_name';
+    c_place constant text := coalesce('role "' || c_name || '"', 'the role');
+    v_limit numeric;
+begin
+    perform ensure._check_wanted_v1(wanted, c_place, '{role_name}', $types$ {
+        "role_name": "string", "login": "boolean", "connection_limit": "number",
+        "settings": "object", "member_of": "object array", "password_verifier": "string",
+        "valid_until": "string", "database_settings": "object", "inherit": "boolean",
+        "createdb": "boolean", "createrole": "boolean", "superuser": "boolean",
+        "replication": "boolean", "bypassrls": "boolean"} $types$);
+    perform ensure._check_role_name_v1(c_name, 'role_name');
+    v_limit := wanted ->> 'connection_limit';
+    if v_limit <> trunc(v_limit) or v_limit not between -1 and 2147483647 then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = format('connection_limit of %s is %s', c_place, v_limit),
+            hint = 'Give a whole number of sessions, or -1 for no limit.';
+    end if;
+    if wanted ->> 'password_verifier' !~ '^SCRAM-SHA-256\$[1-9][0-9]*:[A-Za-z0-9+/]+=*'
+                                         '\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}=$' then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = format('password_verifier of %s is no SCRAM-SHA-256 verifier', c_place),
+            detail = 'A password in clear text would be in logs and in pg_stat_statements.',
+            hint = format('pg-ensure password %I makes the verifier from a password, and sends it.',
+                          c_name);
+    end if;
+    if wanted ->> 'valid_until' <> '' then
+        perform (wanted ->> 'valid_until')::timestamptz;
+    end if;
+end
+$fn$;
+
+comment on function ensure._check_role_v1(jsonb) is
+    'wanted says what ensure_role_v1 takes.';
+
+create function ensure._diff_attributes_v1(
+    wanted jsonb
+)
+returns setof ensure._change_v1
+language plpgsql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _diff_attributes_v1: the statements that create the role, or give it the attributes of wanted.
+--
+-- Returns  what is not in wanted, or null there, is left alone. A role that another transaction
+--          made after this one's snapshot is altered, whatever its attributes are
+-- Rights   where pg_authid may not be read a verifier cannot be compared: it is always set
+declare
+    c_name constant text := wanted ->> 'role_name';
+    c_version constant integer := current_setting('server_version_num');
+    c_exists constant boolean := to_regrole(quote_ident(c_name)) is not null;
+    c_me constant record := (select r from pg_roles as r where r.rolname = current_user);
+    v_role record;
+    v_clauses text;
+    v_needs text;
+    v_change ensure._change_v1;
+begin
+    select r.* into v_role from pg_roles as r where r.rolname = c_name;
+    select string_agg(a.clause, ' ' order by a.place), min(a.needs)
+    into v_clauses, v_needs
+    from (
+        select f.place,
+               case when (wanted ->> f.key)::boolean is distinct from f.now or not c_exists
+                    then case when coalesce((wanted ->> f.key)::boolean, false)
+                              then '' else 'no' end || f.key end as clause,
+               case when not c_me.rolsuper
+                         and coalesce((wanted ->> f.key)::boolean, false) <> coalesce(f.now, false)
+                    then f.needs end as needs
+        from (values
+            (1, 'superuser', v_role.rolsuper, true, 'SUPERUSER'),
+            (2, 'createdb', v_role.rolcreatedb, true,
+             case when c_version >= 160000 and not c_me.rolcreatedb then 'CREATEDB' end),
+            (3, 'createrole', v_role.rolcreaterole, true, null),
+            (4, 'inherit', v_role.rolinherit, false, null),
+            (5, 'login', v_role.rolcanlogin, false, null),
+            (6, 'replication', v_role.rolreplication, false,
+             case when c_version < 160000 then 'SUPERUSER'
+                  when not c_me.rolreplication then 'REPLICATION' end),
+            (7, 'bypassrls', v_role.rolbypassrls, false,
+             case when c_version < 160000 then 'SUPERUSER'
+                  when not c_me.rolbypassrls then 'BYPASSRLS' end)
+        ) as f (place, key, now, said, needs) -- said: by create role, asked for or not
+        where wanted ->> f.key is not null or f.said and not c_exists
+        union all
+        select 8, format('connection limit %s', wanted ->> 'connection_limit'), null
+        where (wanted ->> 'connection_limit')::integer is distinct from v_role.rolconnlimit
+          and wanted ->> 'connection_limit' is not null
+        union all
+        select 9, format('valid until %L', wanted ->> 'valid_until'), null
+        where wanted ->> 'valid_until' is not null
+          and (v_role.oid is null or (wanted ->> 'valid_until')::timestamptz
+                                     <> coalesce(v_role.rolvaliduntil, 'infinity'))
+    ) as a;
+    v_change.object := format('role %I', c_name);
+    v_change.seen := true;
+    if not c_exists or v_clauses is not null then
+        v_change.outcome := case when c_exists then 'altered' else 'created' end;
+        v_change.statement := concat_ws(' ', case when c_exists then 'alter' else 'create' end,
+                                        'role', quote_ident(c_name), v_clauses);
+        select l.* into v_change.missing, v_change.remedy from ensure._lacks_role_v1(c_name) as l;
+        if v_change.missing is null and v_needs is not null then
+            v_change.missing := v_needs;
+            v_change.remedy := case when v_needs <> 'SUPERUSER' then
+                format('alter role %I %s', current_user, lower(v_needs)) end;
+        end if;
+        return next v_change;
+    end if;
+    if wanted ->> 'password_verifier' is null then
+        return;
+    end if;
+    v_change.seen := has_table_privilege('pg_authid', 'SELECT');
+    if v_change.seen and (select a.rolpassword from pg_authid as a where a.rolname = c_name)
+                         = wanted ->> 'password_verifier' then
+        return;
+    end if;
+    v_change.object := format('password of role %I', c_name);
+    v_change.outcome := 'set';
+    v_change.statement := format('alter role %I password %L', c_name,
+                                 wanted ->> 'password_verifier');
+    v_change.missing := null;
+    v_change.remedy := null;
+    if c_name <> current_user then
+        select l.* into v_change.missing, v_change.remedy from ensure._lacks_role_v1(c_name) as l;
+    end if;
+    return next v_change;
+end
+$fn$;
+
+comment on function ensure._diff_attributes_v1(jsonb) is
+    'The statements that create the role, or give it the attributes of wanted.';
+
+create function ensure._check_setting_v1(
+    place text,
+    setting text,
+    value jsonb
+)
+returns text
+language plpgsql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _check_setting_v1: value is one that a setting can have, and what pg_db_role_setting keeps of it.
+--
+-- Returns  null for null
+-- Errors   22023  no value for a setting; a list in one string
+declare
+    c_quoted constant boolean := lower(setting) in (
+        'search_path', 'temp_tablespaces', 'local_preload_libraries', 'session_preload_libraries',
+        'shared_preload_libraries', 'unix_socket_directories'); -- whose elements PostgreSQL quotes
+begin
+    if setting = '' or jsonb_typeof(value) = 'object'
+       or exists (select
+                  from jsonb_array_elements(case when jsonb_typeof(value) = 'array'
+                                                 then value else '[]' end) as e (element)
+                  where jsonb_typeof(e.element) in ('object', 'array', 'null'))
+       or c_quoted and jsonb_typeof(value) <> 'array' and value #>> '{}' ~ ',' then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = format('"%s" of %s is no value of a setting', setting, place),
+            detail = format('It is %s.', left(value::text, 200)),
+            hint = 'Give a string, number or boolean, null to reset it, or for a list an array such'
+                   ' as ["app", "public"].';
+    end if;
+    return case jsonb_typeof(value)
+               when 'array' then
+                   (select coalesce(string_agg(case when c_quoted then quote_ident(e.element)
+                                                    else e.element end,
+                                               ', ' order by e.place),
+                                    case when c_quoted then quote_ident('') else '' end)
+                    from jsonb_array_elements_text(value) with ordinality as e (element, place))
+               when 'null' then null
+               else case when c_quoted then quote_ident(value #>> '{}')
+                         else value #>> '{}' end end;
+end
+$fn$;
+
+comment on function ensure._check_setting_v1(text, text, jsonb) is
+    'Value is one that a setting can have, and what pg_db_role_setting keeps of it.';
+
+create function ensure._diff_settings_v1(
+    role_name text,
+    database_name text,
+    settings jsonb
+)
+returns setof ensure._change_v1
+language plpgsql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _diff_settings_v1: the statements that give the role these settings, in one database or in all.
+--
+-- Returns  a setting that is null is reset, one that is not named is left alone
+-- Errors   22023  no value for a setting
+--          3D000  no such database
+declare
+    c_in constant text := coalesce(' in database ' || quote_ident(database_name), '');
+    c_place constant text := format('role %I%s', role_name, c_in);
+    c_database constant oid := (select d.oid from pg_database as d where d.datname = database_name);
+    c_set constant text[] := (select s.setconfig from pg_db_role_setting as s
+                              where s.setrole = to_regrole(quote_ident(role_name))
+                                and s.setdatabase = coalesce(c_database, 0));
+    v_setting record;
+    v_text text;
+    v_now text;
+    v_change ensure._change_v1;
+begin
+    if database_name is not null and c_database is null then
+        raise exception using
+            errcode = 'invalid_catalog_name',
+            message = format('database "%s" does not exist', database_name),
+            hint = 'Create it, or mend the name in database_settings.';
+    end if;
+    for v_setting in
+        select s.key, s.value from jsonb_each(settings) as s order by s.key collate "C"
+    loop
+        v_text := ensure._check_setting_v1(c_place, v_setting.key, v_setting.value);
+        v_now := (select substr(c.entry, strpos(c.entry, '=') + 1) from unnest(c_set) as c (entry)
+                  where lower(split_part(c.entry, '=', 1)) = lower(v_setting.key));
+        continue when v_now is not distinct from v_text;
+        v_change := row(format('%s of %s', v_setting.key, c_place),
+                        case when v_text is null then 'reset' else 'set' end,
+                        case when v_text is null
+                             then format('alter role %I%s reset %I', role_name, c_in, v_setting.key)
+                             else format('alter role %I%s set %I to %s', role_name, c_in,
+                                         v_setting.key, case jsonb_typeof(v_setting.value)
+                            when 'array' then coalesce((
+                                select string_agg(quote_literal(e.element), ', ' order by e.place)
+                                from jsonb_array_elements_text(v_setting.value)
+                                     with ordinality as e (element, place)), quote_literal(''))
+                            else quote_literal(v_setting.value #>> '{}') end) end,
+                        null, null, null, true);
+        if role_name <> current_user then
+            select l.* into v_change.missing, v_change.remedy
+            from ensure._lacks_role_v1(role_name) as l;
+        end if;
+        return next v_change;
+    end loop;
+end
+$fn$;
+
+comment on function ensure._diff_settings_v1(text, text, jsonb) is
+    'The statements that give the role these settings, in one database or in all.';
+
+-- migrate:down
+drop function ensure._diff_settings_v1(text, text, jsonb);
+drop function ensure._check_setting_v1(text, text, jsonb);
+drop function ensure._diff_attributes_v1(jsonb);
+drop function ensure._check_role_v1(jsonb);

@@ -1,0 +1,353 @@
+-- migrate:up
+create function ensure._linked_relations_v1(
+    relations regclass[]
+)
+returns regclass[]
+language sql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _linked_relations_v1: what is locked with these tables: sequences of columns, indexes, TOAST.
+select array(
+    select d.objid::regclass from pg_depend as d
+    join pg_class as s on s.oid = d.objid and s.relkind = 'S'
+    where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass
+      and d.refobjid = any (relations) and d.refobjsubid > 0 and d.deptype in ('a', 'i')
+    union all
+    select i.indexrelid::regclass from pg_index as i where i.indrelid = any (relations)
+    union all
+    select t.toast::regclass from pg_class as c
+    cross join lateral (
+        select c.reltoastrelid union all
+        select i.indexrelid from pg_index as i where i.indrelid = c.reltoastrelid) as t (toast)
+    where c.oid = any (relations) and c.reltoastrelid <> 0)
+$fn$;
+
+comment on function ensure._linked_relations_v1(regclass[]) is
+    'What is locked with these tables: sequences of columns, indexes, TOAST.';
+
+create function ensure._check_locks_fit_v1(
+    relations regclass[]
+)
+returns void
+language plpgsql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _check_locks_fit_v1: the server's lock table has room for these relations in one transaction.
+--
+-- Errors   54000  it has not, were it empty
+declare
+    c_slots constant integer := current_setting('max_connections')::integer
+                                + current_setting('max_prepared_transactions')::integer;
+    v_need integer;
+begin
+    if cardinality(relations) < c_slots then -- 10 is the least that each of them has
+        return;
+    end if;
+    v_need := ceil((cardinality(relations)
+                    + cardinality(ensure._linked_relations_v1(relations)))::numeric / c_slots);
+    if v_need > current_setting('max_locks_per_transaction')::integer then
+        raise exception using
+            errcode = 'program_limit_exceeded',
+            message = format('%s relations in one call are more than the lock table of the server'
+                             ' can hold', cardinality(relations)),
+            detail = format('max_locks_per_transaction is %s.',
+                            current_setting('max_locks_per_transaction')),
+            hint = format('Run the rows of ensure.plan_owner_v1, each of them a transaction, or'
+                          ' raise max_locks_per_transaction to %s and restart.', v_need);
+    end if;
+end
+$fn$;
+
+comment on function ensure._check_locks_fit_v1(regclass[]) is
+    'The server''s lock table has room for these relations in one transaction.';
+
+create function ensure._may_change_v1(
+    changes ensure._change_v1[]
+)
+returns void
+language plpgsql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _may_change_v1: this transaction and role may make these changes.
+--
+-- Errors   NS002  the setting ensure.ddl is off
+--          25006  read-only
+--          42501  a right is missing; DETAIL and HINT name the first ones
+declare
+    c_first constant text := (changes)[1].object;
+    v_missing text;
+    v_remedies text;
+begin
+    if not ensure._ddl_allowed_v1() then
+        raise exception using
+            errcode = 'NS002',
+            message = format('%s differs and the setting ensure.ddl is off', c_first),
+            detail = format('Changes to make: %s; ensure.ddl is "%s" in this session.',
+                            cardinality(changes), current_setting('ensure.ddl')),
+            hint = 'Ask who switched it off: for this session by SET, or for the role or the'
+                   ' database by ALTER … SET ensure.ddl.';
+    elsif current_setting('transaction_read_only')::boolean then
+        raise exception using
+            errcode = 'read_only_sql_transaction',
+            message = format('%s differs and this transaction is read-only', c_first),
+            detail = format('Changes to make: %s.', cardinality(changes)),
+            hint = 'Call in a transaction that may write, on the primary.';
+    end if;
+    select string_agg(format('%s for %s', m.missing, m.object), '; ' order by m.place),
+           string_agg(m.remedy, '; ' order by m.place)
+    into v_missing, v_remedies
+    from (select c.missing, c.remedy, min(c.place) as place,
+                 concat((array_agg(c.object order by c.place))[1],
+                        format(' and %s more', nullif(count(*), 1) - 1)) as object
+          from unnest(changes) with ordinality
+               as c (object, outcome, statement, relation, missing, remedy, seen, place)
+          where c.missing is not null
+          group by c.missing, c.remedy
+          order by min(c.place)
+          limit 5) as m;
+    if v_missing is not null then
+        raise exception using
+            errcode = 'insufficient_privilege',
+            message = format('role "%s" lacks rights for %s of %s changes', current_user,
+                             (select count(c.missing) from unnest(changes) as c),
+                             cardinality(changes)),
+            detail = format('Missing: %s. Nothing was changed.', v_missing),
+            hint = concat('Let a role call that has them',
+                          ', or one that may give them run: ' || v_remedies, '.');
+    end if;
+end
+$fn$;
+
+comment on function ensure._may_change_v1(ensure._change_v1[]) is
+    'This transaction and role may make these changes.';
+
+create function ensure._make_changes_v1(
+    spec jsonb,
+    first_changes ensure._change_v1[],
+    busy regclass,
+    first_wait integer,
+    until timestamptz
+)
+returns setof ensure._change_v1
+language plpgsql
+volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _make_changes_v1: all that spec says holds, by statements of this transaction.
+--
+-- Returns  the changes that were made
+-- Errors   55P03  a lock was not to be had; the caller's subtransaction must roll back
+--          others as PostgreSQL raises them, with what they came of
+--          NS015  the statements ran and the catalogs still differ
+-- Locks    those of changes first, waiting for the first one only, which is busy where it is one of
+--          them; what LOCK TABLE cannot lock alone, such as a view, is changed before the others
+--          when it is busy. Without any the first statement waits up to first_wait. All else for
+--          a millisecond
+declare
+    v_changes ensure._change_v1[] := first_changes;
+    v_change ensure._change_v1;
+    v_relations regclass[];
+    v_lead integer; -- so many changes come before the locks
+    v_wait integer := greatest(first_wait, 1);
+    v_code text;
+    v_message text;
+    v_detail text;
+    v_hint text;
+begin
+    for v_pass in 1 .. 3 loop -- what one change makes may differ too: a new owner's privileges
+        v_relations := array(
+            select c.relation from unnest(v_changes) as c
+            join pg_class as r on r.oid = c.relation
+            where r.relkind in ('r', 'p')
+              and has_table_privilege(r.oid, 'UPDATE, DELETE, TRUNCATE')
+            group by c.relation
+            order by c.relation is distinct from busy, c.relation);
+        v_lead := (select min(p.place) from generate_subscripts(v_changes, 1) as p (place)
+                   where v_changes[p.place].relation = busy and busy <> all (v_relations));
+        select array_agg(v_changes[p.place] order by p.leads desc, p.place),
+               count(*) filter (where p.leads)
+        into v_changes, v_lead
+        from (select s.place, coalesce(s.place = v_lead or s.place < v_lead
+                                       and v_changes[s.place].relation is null, false) as leads
+              from generate_subscripts(v_changes, 1) as s (place)) as p;
+        begin
+            for v_place in 1 .. cardinality(v_changes) loop
+                v_change := v_changes[v_place];
+                if v_place = v_lead + 1 and v_relations <> '{}' then
+                    perform ensure._take_locks_v1(
+                        v_relations, array_fill('access exclusive'::text,
+                                                array[cardinality(v_relations)]),
+                        v_relations[1],
+                        case when v_pass = 1 and v_lead = 0 then first_wait else 0 end, until);
+                    v_wait := 1;
+                end if;
+                perform set_config('lock_timeout', format('%sms', case
+                    when v_place < v_lead then 1
+                    when v_place > v_lead and v_change.relation = busy and first_wait > 0
+                    then greatest(v_wait, 50) -- its sequence, say, that somebody else uses
+                    else v_wait end), true);
+                execute v_change.statement;
+                if v_place >= v_lead then
+                    v_wait := 1;
+                end if;
+                return next v_change;
+            end loop;
+        exception
+            when lock_not_available then
+                get stacked diagnostics v_message = message_text, v_detail = table_name;
+                raise exception using
+                    errcode = 'lock_not_available',
+                    message = case when v_detail = ''
+                                   then format('could not change %s', v_change.object)
+                                   else v_message end,
+                    table = coalesce(nullif(v_detail, ''), v_change.relation::text, '');
+            when data_exception or syntax_error_or_access_rule_violation or invalid_grantor
+                 or dependent_privilege_descriptors_still_exist or feature_not_supported
+                 or cant_change_runtime_param then
+                get stacked diagnostics v_code = returned_sqlstate, v_message = message_text,
+                                        v_detail = pg_exception_detail, v_hint = pg_exception_hint;
+                raise exception using
+                    errcode = v_code,
+                    message = v_message,
+                    detail = concat_ws(' ', nullif(v_detail, ''),
+                                       format('It came of what is asked for %s.', v_change.object)),
+                    hint = coalesce(nullif(v_hint, ''), 'Mend what is asked for it.');
+        end;
+        if current_setting('transaction_isolation') <> 'read committed' then
+            return; -- its snapshot may be older than what others made true
+        end if;
+        v_changes := array(select c from ensure._diff_roles_v1(spec) as c where c.seen);
+        if v_changes = '{}' then
+            return;
+        end if;
+    end loop;
+    raise exception using
+        errcode = 'NS015',
+        message = format('%s still differs after it was changed', (v_changes)[1].object),
+        detail = format('Left after three passes: %s changes, the first by: %s.',
+                        cardinality(v_changes), (v_changes)[1].statement),
+        hint = 'Look who else gave it: what another role granted, only that role or a superuser'
+               ' who becomes it takes back.';
+end
+$fn$;
+
+comment on function ensure._make_changes_v1(jsonb, ensure._change_v1[], regclass, integer,
+                                            timestamptz) is
+    'All that spec says holds, by statements of this transaction.';
+
+create function ensure._settle_changes_v1(
+    spec jsonb,
+    max_wait interval,
+    max_block interval
+)
+returns table (object text, outcome text)
+language plpgsql
+volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _settle_changes_v1: all that spec says holds, by this call or another.
+--
+-- Returns  the changes that were made; when none was, what spec names, as 'exists'
+-- Errors   as listed by ensure_roles_v1
+-- Locks    each attempt is a subtransaction, rolled back before the next
+-- Races    roles belong to all databases and advisory locks to one, so the rows of the catalogs
+--          are the lock: who comes second waits for the row, or meets 42710, 23505 or XX000, and
+--          looks again
+declare
+    c_lock_timeout constant text := current_setting('lock_timeout');
+    c_catalogs constant regclass[] := '{pg_authid,pg_auth_members,pg_db_role_setting,pg_database,'
+        'pg_namespace,pg_class,pg_proc,pg_type,pg_default_acl}';
+    v_changes ensure._change_v1[];
+    v_before ensure._change_v1[];
+    v_written boolean;
+    v_end timestamptz;
+    v_tables regclass[];
+    v_busy regclass;
+    v_name text;
+    v_wait integer;
+    v_tries integer := 0;
+    v_problem text;
+begin
+    perform ensure._check_budget_v1(max_block, max_wait);
+    loop
+        v_changes := array(select c from ensure._diff_roles_v1(spec) as c);
+        if v_changes = '{}' then
+            return query select s.subject, 'exists'::text from ensure._subjects_v1(spec) as s;
+            return;
+        end if;
+        perform ensure._may_change_v1(v_changes);
+        if v_written is null then
+            v_written := ensure._has_written_v1();
+            v_end := clock_timestamp()
+                     + least(max_wait, case when v_written then max_block end, '100 years');
+        end if;
+        v_tables := array(select c.relation from unnest(v_changes) as c
+                          where c.relation is not null
+                          group by c.relation
+                          order by c.relation is distinct from v_busy, c.relation);
+        perform ensure._check_locks_fit_v1(v_tables);
+        begin
+            v_wait := ensure._first_wait_v1(v_tables, array_fill('access exclusive'::text,
+                                                                 array[cardinality(v_tables)]),
+                                            max_block, v_end, not v_written);
+            v_changes := array(select c from ensure._make_changes_v1(
+                spec, v_changes, v_busy, case when v_written then 0 else v_wait end, v_end) as c);
+            perform set_config('lock_timeout', c_lock_timeout, true);
+            return query select c.object, c.outcome from unnest(v_changes) as c;
+            return;
+        exception
+            when lock_not_available or deadlock_detected then
+                get stacked diagnostics v_problem = message_text, v_name = table_name;
+                v_busy := to_regclass(nullif(v_name, ''));
+            when duplicate_object or unique_violation then -- another made it
+                get stacked diagnostics v_problem = message_text;
+            when internal_error then -- "tuple concurrently updated", or something worse
+                if clock_timestamp() >= v_end then
+                    raise;
+                end if;
+                get stacked diagnostics v_problem = message_text;
+            when undefined_object or undefined_table or undefined_function
+                 or invalid_schema_name or invalid_catalog_name then -- dropped since we looked?
+                if v_changes::text = v_before::text then
+                    raise;
+                end if;
+                v_before := v_changes;
+                get stacked diagnostics v_problem = message_text;
+            when out_of_memory then
+                get stacked diagnostics v_problem = message_text;
+                raise exception using
+                    errcode = 'out_of_memory',
+                    message = format('no room in the lock table for %s relations in one call: %s',
+                                     cardinality(v_tables), v_problem),
+                    hint = 'Run the rows of ensure.plan_owner_v1, each of them a transaction, or'
+                           ' raise max_locks_per_transaction and restart.';
+        end;
+        v_tables := v_tables || ensure._linked_relations_v1(v_tables);
+        v_tries := v_tries + 1;
+        perform ensure._pause_v1(v_tables || c_catalogs,
+                                 array_fill('access exclusive'::text,
+                                            array[cardinality(v_tables)])
+                                 || array_fill('share row exclusive'::text,
+                                               array[cardinality(c_catalogs)]),
+                                 v_problem, v_written, v_tries, v_end);
+    end loop;
+end
+$fn$;
+
+comment on function ensure._settle_changes_v1(jsonb, interval, interval) is
+    'All that spec says holds, by this call or another.';
+
+-- migrate:down
+drop function ensure._settle_changes_v1(jsonb, interval, interval);
+drop function ensure._make_changes_v1(jsonb, ensure._change_v1[], regclass, integer, timestamptz);
+drop function ensure._may_change_v1(ensure._change_v1[]);
+drop function ensure._check_locks_fit_v1(regclass[]);
+drop function ensure._linked_relations_v1(regclass[]);

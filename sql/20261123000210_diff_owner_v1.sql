@@ -1,0 +1,355 @@
+-- migrate:up
+create function ensure._check_owner_v1(
+    wanted jsonb,
+    known text[],
+    out new_owner oid,
+    out schemas oid[],
+    out excluded oid[],
+    out excluded_routines oid[]
+)
+returns record
+language plpgsql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _check_owner_v1: wanted says what ensure_owner_v1 takes.
+--
+-- Returns  new_owner is null for a role in known that does not exist yet
+-- Errors   22004, 22023, 42602, 42939  bad input
+--          3F000, 42704, 42883, 42P01  no such schema, role, routine or relation
+declare
+    c_name constant text := wanted ->> 'new_owner';
+    c_place constant text := coalesce(format('owners of role "%s"', c_name), 'the owners');
+    v_bad record;
+begin
+    perform ensure._check_wanted_v1(wanted, c_place, '{new_owner,schemas}', '{"new_owner": "string",
+        "schemas": "array", "excluded": "array", "excluded_routines": "array"}');
+    perform ensure._check_role_name_v1(c_name, 'new_owner');
+    new_owner := to_regrole(quote_ident(c_name));
+    if new_owner is null and c_name <> all (known) then
+        raise exception using
+            errcode = 'undefined_object',
+            message = format('role "%s" does not exist', c_name),
+            hint = 'Make it first, with ensure.ensure_role_v1, or mend the name.';
+    end if;
+    select k.key, e.element, e.element #>> '{}' as name into v_bad
+    from unnest('{schemas,excluded,excluded_routines}'::text[]) as k (key)
+    cross join jsonb_array_elements(coalesce(nullif(wanted -> k.key, 'null'), '[]')) as e (element)
+    where jsonb_typeof(e.element) <> 'string'
+    limit 1;
+    if v_bad.key is not null then
+        raise exception using
+            errcode = case when v_bad.name is null then 'null_value_not_allowed'
+                           else 'invalid_parameter_value' end,
+            message = format('%s of %s has %s', v_bad.key, c_place, left(v_bad.element::text, 200)),
+            hint = 'Give a list of names.';
+    end if;
+    select s.name, s.name ~ '^pg_' or s.name in ('information_schema', 'ensure') as reserved
+    into v_bad
+    from jsonb_array_elements_text(wanted -> 'schemas') as s (name)
+    where s.name ~ '^pg_' or s.name in ('information_schema', 'ensure')
+       or to_regnamespace(quote_ident(s.name)) is null
+    order by 2 desc, 1
+    limit 1;
+    if v_bad.reserved then
+        raise exception using
+            errcode = 'reserved_name',
+            message = format('what is in schema "%s" stays whose it is', v_bad.name),
+            detail = 'It belongs to PostgreSQL or to pg-ensure.',
+            hint = 'Leave it out.';
+    elsif v_bad.name is not null then
+        raise exception using
+            errcode = 'invalid_schema_name',
+            message = format('schema "%s" does not exist', v_bad.name),
+            hint = 'Create it, or mend the name.';
+    end if;
+    schemas := array(select to_regnamespace(quote_ident(s.name))::oid
+                     from jsonb_array_elements_text(wanted -> 'schemas') as s (name));
+    select x.* into excluded, excluded_routines from ensure._check_excluded_v1(wanted) as x;
+end
+$fn$;
+
+comment on function ensure._check_owner_v1(jsonb, text[]) is
+    'wanted says what ensure_owner_v1 takes.';
+
+create function ensure._check_excluded_v1(
+    wanted jsonb,
+    out excluded oid[],
+    out excluded_routines oid[]
+)
+returns record
+language plpgsql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _check_excluded_v1: what wanted excludes is there, and can keep its owner.
+--
+-- Errors   22023  it has no owner of its own, or follows a table that is not excluded
+--          42883, 42P01  no such routine or relation
+declare
+    v_name text;
+    v_table regclass;
+begin
+    excluded := '{}';
+    excluded_routines := '{}';
+    for v_name in
+        select e.name
+        from jsonb_array_elements_text(nullif(wanted -> 'excluded', 'null')) as e (name)
+    loop
+        if to_regclass(v_name) is null then
+            raise exception using
+                errcode = 'undefined_table',
+                message = format('relation "%s" does not exist', v_name),
+                detail = 'It is in excluded.',
+                hint = 'Mend the name, schema included, or leave it out.';
+        end if;
+        excluded := excluded || to_regclass(v_name)::oid;
+    end loop;
+    for v_name in
+        select e.name
+        from jsonb_array_elements_text(nullif(wanted -> 'excluded_routines', 'null')) as e (name)
+    loop
+        if to_regprocedure(v_name) is null then
+            raise exception using
+                errcode = 'undefined_function',
+                message = format('routine "%s" does not exist', v_name),
+                detail = 'It is in excluded_routines.',
+                hint = 'Give it as schema.name(types).';
+        end if;
+        excluded_routines := excluded_routines || to_regprocedure(v_name)::oid;
+    end loop;
+    select c.oid::regclass::text, d.refobjid into v_name, v_table
+    from pg_class as c
+    left join pg_depend as d on d.classid = 'pg_class'::regclass and d.objid = c.oid
+                            and d.refclassid = 'pg_class'::regclass and d.refobjsubid > 0
+                            and d.deptype in ('a', 'i') and c.relkind = 'S'
+    where c.oid = any (excluded)
+      and (c.relkind not in ('r', 'p', 'f', 'v', 'm', 'S', 'c') or d.refobjid <> all (excluded))
+    limit 1;
+    if v_name is not null then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = format('"%s" cannot be excluded', v_name),
+            detail = case when v_table is null then 'It has no owner of its own.'
+                          else format('It is linked to a column of "%s", and has its owner.',
+                                      v_table) end,
+            hint = 'Exclude the table that it belongs to, or leave it out.';
+    end if;
+end
+$fn$;
+
+comment on function ensure._check_excluded_v1(jsonb) is
+    'What wanted excludes is there, and can keep its owner.';
+
+create function ensure._may_stay_v1(
+    new_owner oid,
+    namespace oid,
+    out creates boolean,
+    out uses boolean
+)
+returns record
+language sql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _may_stay_v1: whether new_owner may create in the schema, and this role use it, once it is his.
+--
+-- Returns  what the schema's owner has by its ACL goes to the new one, who may not exist yet
+select coalesce(s.nspowner = new_owner and has_schema_privilege(new_owner, s.oid, 'CREATE'), false)
+       or coalesce(bool_or(a.privilege_type = 'CREATE'
+                           and (a.grantee in (0, s.nspowner)
+                                or pg_has_role(new_owner, a.grantee, 'USAGE'))), false),
+       has_schema_privilege(s.oid, 'USAGE')
+       and (s.nspowner = new_owner
+            or coalesce(bool_or(a.privilege_type = 'USAGE' and case a.grantee
+                when 0 then true
+                when s.nspowner then
+                    coalesce(pg_has_role(new_owner, 'USAGE'),
+                             current_setting('createrole_self_grant', true) ~* '\minherit\M', true)
+                else pg_has_role(a.grantee, 'USAGE') end), false))
+from pg_namespace as s
+cross join aclexplode(coalesce(s.nspacl, acldefault('n', s.nspowner))) as a
+where s.oid = namespace
+group by s.oid, s.nspowner
+$fn$;
+
+comment on function ensure._may_stay_v1(oid, oid) is
+    'Whether new_owner may create in the schema, and this role use it, once it is his.';
+
+create function ensure._lacks_owner_v1(
+    new_owner_name text,
+    owner oid,
+    namespace oid,
+    is_schema boolean,
+    out missing text,
+    out remedy text
+)
+returns record
+language plpgsql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _lacks_owner_v1: what is missing to give an object of owner, in a schema that moves too, away.
+--
+-- Returns  nulls when nothing is. A role that does not exist yet is made by this one, who from 16
+--          on may become it only where createrole_self_grant says so
+declare
+    c_new constant oid := to_regrole(quote_ident(new_owner_name));
+    c_old_server constant boolean := current_setting('server_version_num')::integer < 160000;
+    c_schema constant text := (select s.nspname from pg_namespace as s where s.oid = namespace);
+    v_stays record;
+begin
+    if ensure._superuser_v1() then
+        return;
+    elsif not pg_has_role(owner, 'USAGE') then
+        missing := format('the rights of role %I', pg_get_userbyid(owner));
+        remedy := format('grant %I to %I', pg_get_userbyid(owner), current_user)
+                  || case when not c_old_server then ' with inherit true' else '' end;
+        if (select r.rolsuper from pg_roles as r where r.oid = owner) then
+            missing := 'SUPERUSER';
+            remedy := null; -- a superuser does it
+        end if;
+        return;
+    elsif not coalesce(pg_has_role(c_new, case when c_old_server then 'MEMBER' else 'SET' end),
+                       not c_old_server
+                       and current_setting('createrole_self_grant', true) ~* '\mset\M') then
+        missing := format(case when c_old_server then 'membership in role %I'
+                               else 'SET on role %I' end, new_owner_name);
+        remedy := format('grant %I to %I', new_owner_name, current_user)
+                  || case when c_old_server then '' else ' with set true' end;
+        return;
+    elsif is_schema then
+        if not has_database_privilege(current_database(), 'CREATE') then
+            missing := format('CREATE on database %I', current_database());
+            remedy := format('grant create on database %I to %I', current_database(), current_user);
+        end if;
+        return;
+    end if;
+    v_stays := ensure._may_stay_v1(c_new, namespace);
+    if not v_stays.uses then
+        missing := format('USAGE on schema %I', c_schema);
+        remedy := format('grant usage on schema %I to %I', c_schema, current_user);
+    elsif not v_stays.creates then
+        missing := format('CREATE on schema %I for role %I', c_schema, new_owner_name);
+        remedy := format('grant create on schema %I to %I', c_schema, new_owner_name);
+    end if;
+end
+$fn$;
+
+comment on function ensure._lacks_owner_v1(text, oid, oid, boolean) is
+    'What is missing to give an object of owner, in a schema that moves too, away.';
+
+create function ensure._owner_statement_v1(
+    class oid,
+    object oid,
+    kind "char",
+    new_owner_name text,
+    out described text,
+    out statement text
+)
+returns record
+language sql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _owner_statement_v1: an object in words, and the statement that gives it to another owner.
+select format('%s %s', i.type, i.identity),
+       format('alter %s %s owner to %I',
+              case when class = 'pg_proc'::regclass then 'routine'
+                   else replace(i.type, 'statistics object', 'statistics') end,
+              case when kind = 'p' and class = 'pg_proc'::regclass -- OUT says which of two it is
+                   then (select format('%I.%I(%s)', i.schema, p.proname,
+                                       pg_get_function_identity_arguments(p.oid))
+                         from pg_proc as p where p.oid = object)
+                   else i.identity end,
+              new_owner_name)
+from pg_identify_object(class, object, 0) as i
+$fn$;
+
+comment on function ensure._owner_statement_v1(oid, oid, "char", text) is
+    'An object in words, and the statement that gives it to another owner.';
+
+create function ensure._diff_owner_v1(
+    wanted jsonb,
+    known text[]
+)
+returns setof ensure._change_v1
+language plpgsql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _diff_owner_v1: the statements that give schemas, and what is in them, to one owner.
+--
+-- Errors   as listed by ensure_owner_v1
+declare
+    c_name constant text := wanted ->> 'new_owner';
+    v_wanted record;
+begin
+    v_wanted := ensure._check_owner_v1(wanted, known);
+    return query
+    with o as materialized (
+        select o.*
+        from ensure._owned_objects_v1(v_wanted.schemas, coalesce(v_wanted.new_owner, 0),
+                                      v_wanted.excluded, v_wanted.excluded_routines)
+             with ordinality as o (class, object, owner, namespace, kind, place)
+    ), needs as materialized (
+        select g.*, l.missing, l.remedy
+        from (select distinct o.owner, o.namespace, o.class = 'pg_namespace'::regclass as is_schema
+              from o) as g
+        cross join ensure._lacks_owner_v1(c_name, g.owner, g.namespace, g.is_schema) as l
+    ), h as materialized (
+        select h.* from ensure._hypertables_v1() as h
+    )
+    select format('owner of %s', s.described), 'altered',
+           case when h.kind = 'continuous aggregate'
+                then format('alter materialized view %s owner to %I', o.object::regclass, c_name)
+                else s.statement end,
+           case when o.class = 'pg_class'::regclass then o.object::regclass end,
+           coalesce(n.missing, l.missing),
+           case when n.missing is not null then n.remedy
+                when l.missing is not null then format('alter role %I login', c_name) end,
+           true
+    from o
+    join needs as n on n.owner = o.owner and n.namespace = o.namespace
+                    and n.is_schema = (o.class = 'pg_namespace'::regclass)
+    cross join ensure._owner_statement_v1(o.class, o.object, o.kind, c_name) as s
+    left join (select distinct h.relation, h.kind from h) as h
+         on h.relation = o.object and o.class = 'pg_class'::regclass
+    cross join lateral (
+        select case when h.relation is not null -- whose jobs run as their owner
+                         and not (select r.rolcanlogin from pg_roles as r where r.rolname = c_name)
+                    then format('LOGIN of role %I', c_name) end as missing) as l
+    order by o.place;
+    return query
+    select format('owner of job %s of %s', h.job_id, h.relation::regclass), 'altered',
+           format('update %s set owner = %L where id = %s', h.job_table,
+                  case when h.owner_type = 'regrole'::regtype then quote_ident(c_name)
+                       else c_name end, h.job_id),
+           null::regclass, case when not ensure._superuser_v1() then 'SUPERUSER' end, null::text,
+           true
+    from ensure._hypertables_v1() as h
+    join pg_class as c on c.oid = h.relation
+    where c.relnamespace = any (v_wanted.schemas) and c.oid <> all (v_wanted.excluded)
+      and h.job_owner <> case when h.owner_type = 'regrole'::regtype then quote_ident(c_name)
+                              else c_name end
+      and (not h.follows or c.relowner = v_wanted.new_owner)
+    order by h.job_id;
+end
+$fn$;
+
+comment on function ensure._diff_owner_v1(jsonb, text[]) is
+    'The statements that give schemas, and what is in them, to one owner.';
+
+-- migrate:down
+drop function ensure._diff_owner_v1(jsonb, text[]);
+drop function ensure._owner_statement_v1(oid, oid, "char", text);
+drop function ensure._lacks_owner_v1(text, oid, oid, boolean);
+drop function ensure._may_stay_v1(oid, oid);
+drop function ensure._check_excluded_v1(jsonb);
+drop function ensure._check_owner_v1(jsonb, text[]);
