@@ -34,25 +34,24 @@ async function piped(): Promise<Buffer> {
     return bytes.subarray(0, bytes[end - 1] === 13 ? end - 1 : end);
 }
 
+/** In raw mode from before it asks: the terminal shows what is written to it, and nothing is. */
 async function asked(role: string): Promise<Buffer> {
-    const first = await hidden(`New password for ${role}: `);
-    const second = await hidden('Again: ');
-    if (first !== second) throw new UserError('the two differ: nothing was changed', exitCodes.usage);
-    return Buffer.from(first);
-}
-
-/** The terminal is in raw mode and shows what is written to it; nothing is. */
-async function hidden(question: string): Promise<string> {
-    process.stderr.write(question);
     const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() });
     const terminal = createInterface({ input: process.stdin, output: nowhere, terminal: true, historySize: 0 });
+    terminal.once('SIGINT', () => terminal.close());
+    const lines = terminal[Symbol.asyncIterator]();
+    const answer = async (question: string): Promise<string> => {
+        process.stderr.write(question);
+        const { value, done } = await lines.next() as IteratorResult<string, undefined>;
+        process.stderr.write('\n');
+        if (done) throw new UserError('stopped: nothing was changed', 128 + constants.signals.SIGINT);
+        return value;
+    };
     try {
-        return await new Promise((resolve, reject) => {
-            const stopped = (): void => reject(new UserError('stopped: nothing was changed', 128 + constants.signals.SIGINT));
-            terminal.once('line', resolve).once('SIGINT', stopped).once('close', stopped);
-        });
+        const first = await answer(`New password for ${role}: `);
+        if (first !== await answer('Again: ')) throw new UserError('the two differ: nothing was changed', exitCodes.usage);
+        return Buffer.from(first);
     } finally {
         terminal.close();
-        process.stderr.write('\n');
     }
 }

@@ -1,6 +1,6 @@
 import type { Sql } from 'postgres';
 import { withConnection } from '../connection.js';
-import { UserError } from '../errors.js';
+import { codeOf, UserError } from '../errors.js';
 import { probe } from './probe.js';
 import { fits, newVerifier } from './verifier.js';
 
@@ -26,10 +26,10 @@ interface Facts {
     expired: boolean | null;
     iterations: number;
     pid: number;
-    installed: boolean;
 }
 
 const presetIterations = 4096;
+const queueMs = 10_000;
 
 /** The clear text stays in this process: what is sent is a verifier, and only when the password does not fit already. */
 export async function setPassword(wish: Wish): Promise<Done> {
@@ -43,7 +43,7 @@ async function factsOf(sql: Sql, role: string): Promise<Facts> {
     const rows = await sql<Facts[]>`
         select has_table_privilege('pg_catalog.pg_authid', 'select') as readable, r.rolvaliduntil < now() as expired,
                coalesce(current_setting('scram_iterations', true)::int, ${presetIterations}) as iterations,
-               pg_backend_pid() as pid, to_regproc('ensure.ensure_role_v1') is not null as installed
+               pg_backend_pid() as pid
         from (values (${role}::text)) as w (name)
         left join pg_roles as r on r.rolname = w.name
         where r.oid is not null`;
@@ -63,10 +63,8 @@ async function compared(sql: Sql, wish: Wish, facts: Facts): Promise<Done> {
         return row?.stored ?? null;
     };
     if (await fits(await stored(), password, iterations)) return { outcome: 'exists', why: null };
-    await sql`begin isolation level read committed`;
+    await queue(sql, role);
     try {
-        await sql`set local lock_timeout = '10s'`;
-        await sql`select pg_advisory_xact_lock(hashtextextended('pg-ensure password', oid::bigint)) from pg_roles where rolname = ${role}`;
         const late = await fits(await stored(), password, iterations);
         if (!late) await send(sql, wish, facts);
         await sql`commit`;
@@ -74,6 +72,19 @@ async function compared(sql: Sql, wish: Wish, facts: Facts): Promise<Done> {
     } catch (error) {
         await sql`rollback`.catch(() => {});
         throw error;
+    }
+}
+
+/** A queue, no guard: whoever holds the lock for long does not keep a password from being set. */
+async function queue(sql: Sql, role: string): Promise<void> {
+    await sql`begin isolation level read committed`;
+    try {
+        await sql`set local lock_timeout = ${sql.unsafe(`'${queueMs}ms'`)}`;
+        await sql`select pg_advisory_xact_lock(hashtextextended('pg-ensure password', r.oid::bigint)) from pg_roles as r where r.rolname = ${role}`;
+    } catch (error) {
+        await sql`rollback`.catch(() => {});
+        if (codeOf(error) !== '55P03') throw error;
+        await sql`begin isolation level read committed`;
     }
 }
 
@@ -97,7 +108,10 @@ async function asked(sql: Sql, { url, role, password }: Wish, { expired, pid }: 
 
 async function send(sql: Sql, { role, password, iterations }: Wish, facts: Facts): Promise<void> {
     const verifier = await newVerifier(password, iterations ?? facts.iterations);
-    await sql.unsafe(`alter role ${quoted(role)} password '${verifier}'`);
+    try {
+        await sql`select from ensure.ensure_role_v1(role_name => ${role}::name, password_verifier => ${verifier}::text)`;
+    } catch (error) {
+        if (!['3F000', '42883'].includes(codeOf(error))) throw error;
+        throw new UserError('ensure.ensure_role_v1 is not in this database, which writes it: run pg-ensure migrate');
+    }
 }
-
-const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"`;

@@ -132,8 +132,9 @@ function listed(all: Known[], end: number, names: Record<string, Named>): Lock[]
         if (!named || named.toast) return false;
         return named.catalog ? rank(lock) >= strongOnCatalogs : !('iI'.includes(named.kind) && rank(lock) === 0);
     };
-    return all.filter(isTold).sort((a, b) => rank(b) - rank(a)).map((lock) => ({
-        kind: lock.kind, object: names[lock.relation ?? '']?.name ?? lock.object, mode: lock.mode,
+    const nameOf = ({ relation, object }: Known): string => names[relation ?? '']?.name ?? object;
+    return all.filter(isTold).sort((a, b) => rank(b) - rank(a) || (nameOf(a) < nameOf(b) ? -1 : 1)).map((lock) => ({
+        kind: lock.kind, object: nameOf(lock), mode: lock.mode,
         heldMs: lock.granted === undefined ? null : Math.round(end - lock.granted),
         waitedMs: lock.waited === undefined ? null : Math.round(lock.waited),
         waitedFor: [...lock.blockers],

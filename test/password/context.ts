@@ -3,9 +3,10 @@ import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { text } from 'node:stream/consumers';
 import postgres from 'postgres';
+import { afterAll, beforeAll } from 'vitest';
 import { connectOptions, withConnection } from '../../scripts/connection.js';
 import { prepared } from '../../scripts/password/saslprep.js';
-import { surroundings } from '../context.js';
+import { withTestDatabase } from '../context.js';
 import { builtCli, run, type Ended } from '../migrate/context.js';
 
 export interface Setting {
@@ -32,7 +33,24 @@ export async function piped(role: string, bytes: Buffer | string, url = admin): 
     return { code, signal: null, stdout, stderr };
 }
 
-export const admin = surroundings.server.admin;
+/** A superuser's, where tests have one, of a database where ensure is installed; for all tests of a file. */
+export let admin = '';
+let end = (): void => {};
+let ended: Promise<void>;
+beforeAll(() => new Promise<void>((ready, failed) => {
+    ended = withTestDatabase(async (database) => {
+        ({ admin } = database);
+        ready();
+        await new Promise<void>((done) => {
+            end = done;
+        });
+    });
+    ended.catch(failed);
+}));
+afterAll(async () => {
+    end();
+    await ended;
+});
 
 export const asAdmin = <T>(work: (sql: postgres.Sql) => Promise<T>, url = admin): Promise<T> => withConnection(url, work);
 

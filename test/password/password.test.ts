@@ -1,11 +1,14 @@
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test, type TestContext } from 'vitest';
 import { majorOf, temporaryServer, type Server } from '../../scripts/embedded.js';
-import { parsedVerifier } from '../../scripts/password/verifier.js';
+import { withSessions } from '../../scripts/harness/sessions.js';
+import { newVerifier, parsedVerifier } from '../../scripts/password/verifier.js';
 import { major, missing, surroundings } from '../context.js';
 import { install } from '../install.js';
-import { withoutGuards } from '../migrate/context.js';
+import { builtCli, until as untilTrue, withEmptyDatabase, withoutGuards } from '../migrate/context.js';
 import { until } from '../until.js';
 import { admin, asAdmin, login, piped, set, stored, withRole } from './context.js';
 
@@ -82,6 +85,81 @@ test('16 at once with a new password: one sets it, the others find it; 16 more w
         expect(await stored(role)).toEqual(before);
     });
 });
+
+const queue = "select pg_advisory_xact_lock(hashtextextended('pg-ensure password', r.oid::bigint)) from pg_roles as r where r.rolname =";
+
+/** What a caller says that waits for another one, which sets the same password. */
+const second = (cli?: string): Promise<string> => withRole((role) => withSessions(admin, ['first'], async ({ first }) => {
+    const [quoted] = await first.run(`select quote_literal($r$${role}$r$) as it`);
+    await first.run('begin');
+    await first.run(`${queue} ${String(quoted?.it)}`);
+    const waiting = set(role, 'the same', cli ? { cli } : {});
+    await untilTrue(admin, `select true from pg_stat_activity as a where ${first.pid} = any (pg_blocking_pids(a.pid))`);
+    const verifier = await newVerifier(Buffer.from('the same'), 4096);
+    await first.run(`select from ensure.ensure_role_v1(${String(quoted?.it)}, password_verifier => '${verifier}')`);
+    await first.run('commit');
+    const { document } = await waiting;
+    expect((await stored(role)).password === verifier).toBe(document.outcome === 'exists');
+    return document.outcome;
+}));
+
+test('a second caller waits for the first, then finds that the password fits', async (context) => {
+    needsSuperuser(context);
+    expect(await second()).toBe('exists');
+});
+
+test('control: without looking again it is written twice', (context) => {
+    needsSuperuser(context);
+    return withoutGuards({ 'password/set.js': [['const late = await fits(', 'const late = false && await fits(']] }, async (cli) => {
+        expect(await second(cli)).toBe('set');
+    });
+});
+
+test('whoever holds the lock of the queue for long does not keep a password from being set', (context) => {
+    needsSuperuser(context);
+    return withoutGuards({ 'password/set.js': [['queueMs = 10_000', 'queueMs = 100']] }, (cli) => withRole((role) => withSessions(admin, ['holder'], async ({ holder }) => {
+        await holder.run(`begin; ${queue} $r$${role}$r$`);
+        expect((await set(role, 'p', { cli })).document.outcome).toBe('set');
+    })));
+});
+
+test('where ensure is not installed it says to run migrate, and nothing is written', (context) => {
+    needsSuperuser(context);
+    return withRole((role) => withEmptyDatabase(async (database) => {
+        const { code, document } = await set(role, 'p', { url: database.admin });
+        expect([code, document.error]).toEqual([1, expect.stringContaining('run pg-ensure migrate')]);
+        expect((await stored(role)).password).toBeNull();
+    }));
+});
+
+/** On a terminal: each answer is typed when its question has been asked. */
+async function typed(context: TestContext, role: string, answers: string[]): Promise<{ screen: string; code: number | null }> {
+    if (process.platform !== 'linux' || spawnSync('script', ['--version']).status !== 0) missing(context, 'needs script of util-linux for a terminal');
+    const words = [process.execPath, builtCli, 'password', role].map((word) => `'${word.replaceAll('\'', '\'\\\'\'')}'`).join(' ');
+    const child = spawn('script', ['-qec', words, '/dev/null'], { env: { ...process.env, DATABASE_URL: admin }, stdio: 'pipe' });
+    let screen = '';
+    child.stdout.on('data', (chunk: Buffer) => (screen += chunk.toString()));
+    const ended = once(child, 'close') as Promise<[number | null]>;
+    for (const [at, answer] of answers.entries()) {
+        await until('it asks', () => screen.includes(at ? 'Again: ' : 'New password for '));
+        child.stdin.write(answer);
+    }
+    const [code] = await ended;
+    return { screen, code };
+}
+
+test('on a terminal it asks twice and shows nothing of the answers', (context) => withRole(async (role) => {
+    const { screen, code } = await typed(context, role, ['Typed-wordX\x7f\r', 'Typed-word\r']);
+    expect([code, screen]).toEqual([0, expect.stringMatching(/set\r\n$/)]);
+    expect(screen).not.toMatch(/Typed|word:.*w/);
+    expect(await login(role, 'Typed-word')).toBe('');
+}));
+
+test('two answers that differ, and Ctrl-C, change nothing: exit codes 2 and 130', (context) => withRole(async (role) => {
+    expect(await typed(context, role, ['one\r', 'other\r'])).toMatchObject({ code: 2, screen: expect.stringContaining('the two differ: nothing was changed') as string });
+    expect((await typed(context, role, ['one\r', '\x03'])).code).toBe(130);
+    expect(await login(role, 'one')).toBe('28P01');
+}));
 
 test('--iterations decides for a new verifier, and replaces one that has others; without it the server\'s are taken and any fit', (context) => {
     needsSuperuser(context);
