@@ -21,17 +21,17 @@ interface Found {
 
 export type Inside = <T>(query: string) => Promise<T>;
 
-/** As a look from outside; a failure leaves the transaction as it was. */
+// What the text has set is not to decide what is seen, or by which role.
+const unset = 'set local session authorization default; set local role none; set local search_path = pg_catalog, pg_temp; set local statement_timeout = 60000';
+
+/** As a look from outside; leaves the transaction as it was. */
 export const insideOf = (session: Session): Inside => async (query) => {
-    await session.run('savepoint pg_ensure_look');
+    await session.run(`savepoint pg_ensure_look; ${unset}`);
     try {
         const [row] = await session.ask(query);
         return JSON.parse((row as { found?: string } | undefined)?.found ?? 'null') as never;
-    } catch (error) {
-        await session.run('rollback to savepoint pg_ensure_look');
-        throw error;
     } finally {
-        await session.run('release savepoint pg_ensure_look');
+        await session.run('rollback to savepoint pg_ensure_look; release savepoint pg_ensure_look');
     }
 };
 

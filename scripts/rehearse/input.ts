@@ -65,6 +65,7 @@ function whyNot(statement: Statement): string | undefined {
         case 'PrepareStmt':
             return 'a prepared statement is not rolled back';
         default:
+            if (statement.type !== 'CreateFunctionStmt' && JSON.stringify(statement.node).includes('"ParamRef"')) return 'a parameter has no value here';
             return refusesBlock(statement) ? 'PostgreSQL refuses it in a transaction: it cannot be rehearsed' : undefined;
     }
 }

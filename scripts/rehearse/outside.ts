@@ -17,7 +17,7 @@ export async function withLook<T>(url: string, work: (look: Look) => Promise<T>)
             + 'is locked and what was there before: behind a pooler give it a default_pool_size of 2 or more, or set MIGRATION_DATABASE_URL to the '
             + 'server itself; all was rolled back', exitCodes.noDatabase)), patienceMs);
         try {
-            const parts = await unless((async () => sql.unsafe(`begin; set local lock_timeout = '1s'; ${query}; commit`).simple())(), late.signal);
+            const parts = await unless((async () => sql.unsafe(`begin; set local lock_timeout = '1s'; set local search_path = pg_catalog, pg_temp; ${query}; commit`).simple())(), late.signal);
             const [row] = (parts as unknown as { found?: string }[][]).flat();
             return JSON.parse(row?.found ?? 'null') as Found;
         } catch (error) {

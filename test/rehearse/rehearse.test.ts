@@ -1,6 +1,8 @@
 import { expect, test, type TestContext } from 'vitest';
+import { withConnection } from '../../scripts/connection.js';
 import { major, missing, pooled, surroundings } from '../context.js';
 import { run, until, withFolder, withoutGuards } from '../migrate/context.js';
+import { withStandby } from '../standby.js';
 import { lines, rehearsal, startRehearsal, withWorld, type Document } from './context.js';
 
 test('says what would be created, altered from what to what, and dropped; and changes nothing', () => withWorld(async ({ url, other, state }) => {
@@ -176,7 +178,7 @@ const refused: [what: string, sql: string][] = [
     ['prepare transaction', "create table app.x (); prepare transaction 'p'"], ['commit prepared', "commit prepared 'p'"],
     ['create index concurrently', 'create table app.x (); create index concurrently on app.t (a)'], ['vacuum', 'create table app.x (); vacuum app.t'],
     ['alter system', "alter system set work_mem = '1MB'"], ['copy from stdin', 'create table app.x (); copy app.t from stdin'],
-    ['prepare', 'prepare p as select 1'], ['a syntax error', 'create table app.x (); selec 1'], ['nothing', ' -- nothing'], ['no file', 'nothing_there.sql'],
+    ['prepare', 'prepare p as select 1'], ['a parameter', 'create table app.x (); select $1'], ['a syntax error', 'create table app.x (); selec 1'], ['nothing', ' -- nothing'], ['no file', 'nothing_there.sql'],
 ];
 
 test.each(refused)('refused before anything is run, exit code 2: %s', (_what, sql) => withWorld(async ({ url, other }) => {
@@ -229,6 +231,29 @@ test('savepoints of the text work, also around a failure', () => withWorld(async
     expect([code, document.failure?.sqlstate]).toEqual([1, '22012']);
     expect(lines(document)).toEqual(['created table app.x', 'created table app.z']);
 }));
+
+test('what the text sets, a role too, holds for its statements and not for what is looked at', (context) => {
+    if (!surroundings.superuser) missing(context, 'needs a superuser');
+    return withWorld(async ({ database, url, other }) => {
+        const { code, stderr, document } = await rehearsal(database.admin, `set search_path = app; set role ${surroundings.server.owner}; create table own ();
+            insert into t (a) values (1); select current_user::text as who; set session authorization ${surroundings.server.owner}; grant select on own to public`);
+        expect([code, document.error, document.unseen], stderr).toEqual([0, null, []]);
+        expect(document.statements.at(-3)?.rows).toEqual([{ who: surroundings.server.owner }]);
+        expect([lines(document), document.rows]).toEqual([['created table app.own'], [{ table: 'app.t', inserted: 1, updated: 0, deleted: 0 }]]);
+        await other.run("create function app.one(n integer) returns integer language sql begin atomic select $1; end");
+        expect((await rehearsal(url, 'create function app.two(n integer) returns integer language sql begin atomic select $1; end')).code).toBe(0);
+    });
+});
+
+test('on a standby what only reads is rehearsed, the rest is 25006', (context: TestContext) => {
+    if (!surroundings.embedded) return missing(context, 'needs a server of its own, not DATABASE_URL');
+    return withStandby({}, async ({ primary, standby, caughtUp }) => {
+        await withConnection(primary.url, (sql) => sql`create table here as select 1 as n`);
+        await caughtUp();
+        expect((await rehearsal(standby.url, 'select n from here')).document).toMatchObject({ exitCode: 0, changes: [], statements: [{ rows: [{ n: '1' }] }] });
+        expect((await rehearsal(standby.url, 'insert into here values (2)')).document).toMatchObject({ exitCode: 1, failure: { sqlstate: '25006' } });
+    });
+});
 
 test('a file is run, of a migration the part after migrate:up alone', () => withWorld(({ url }) => withFolder({
     '001_a.sql': '-- migrate:up\ncreate table app.x ();\n-- migrate:down\ndrop table app.t;\n', 'plain.txt': 'create table app.y ();\ncreate table app.z ()\n',
