@@ -247,7 +247,7 @@ begin
                                 from jsonb_array_elements_text(v_setting.value)
                                      with ordinality as e (element, place)), quote_literal(''))
                             else quote_literal(v_setting.value #>> '{}') end) end,
-                        null, null, null, true);
+                        null, null, null, true, null);
         if role_name <> current_user then
             select l.* into v_change.missing, v_change.remedy
             from ensure._lacks_role_v1(role_name) as l;
