@@ -31,7 +31,7 @@ const program = new Command('pg-ensure').description(description).version(versio
 Environment:
   DATABASE_URL   the database to work on; without it an embedded PostgreSQL is started for this folder
   MIGRATION_DATABASE_URL
-                 preferred by migrate, rollback, resolve and run: another role, or the server itself behind a pooler
+                 preferred by migrate, rollback, resolve, run, rehearse and password: another role, or the server itself behind a pooler
   PG_ENSURE_SKIP 1: migrate applies nothing, another runner does
   PG             major version of the embedded PostgreSQL: ${majors.join(', ')} (default ${defaultMajor})
   PG_CONTAINER   an image to run with Docker instead of it, such as timescale/timescaledb:latest-pg17
@@ -45,7 +45,7 @@ Exit codes:
   11 diverged: files were edited or are out of order
   12 no database can be reached, or it does not let us look
   13 --max-wait is spent
-  14 findings: the files are wrong (verify), a budget or roles differ (check)
+  14 findings: the files are wrong (verify), a budget or roles differ (check), nobody can tell (password)
   128 and more: ended by that signal`);
 
 const surface = { open: openFrom, print, complain, guide };

@@ -51,7 +51,7 @@ const stateQuery = `
         select 'class ' || c.oid || c.relname || c.relowner || coalesce(c.relacl::text, '') || c.relfilenode from pg_class as c
         union all select 'attribute ' || a.attrelid || a.attname || a.atttypid from pg_attribute as a
         union all select 'proc ' || p.oid || p.prosrc from pg_proc as p
-        union all select 'role ' || r.oid || r.rolname || r.rolconnlimit from pg_roles as r
+        union all select 'role ' || r.oid || r.rolname || r.rolconnlimit from pg_roles as r where r.rolname = current_user or r.rolname like 'rehearsed%'
         union all select 'row ' || t::text from app.t as t) as s (line)`;
 
 export const withWorld = (body: (world: World) => Promise<void>): Promise<void> => (

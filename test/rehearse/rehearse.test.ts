@@ -68,16 +68,11 @@ test('roles, settings and memberships are told by name, and that a password chan
 
 test('a role that may not read pg_authid is told that, and sees roles by what pg_roles shows', (context) => {
     if (!surroundings.superuser) missing(context, 'needs a role that is no superuser beside one');
-    return withWorld(async ({ url, database }) => {
-        await run(database.admin, ['sql', `alter role ${surroundings.server.owner} createrole`]);
-        try {
-            const { code, document } = await rehearsal(url, `create role rehearsed_too connection limit 3; alter role ${surroundings.server.owner} password 'p'`);
-            expect(code).toBe(0);
-            expect(document.unseen).toContain('pg_authid: roles are compared by what pg_roles shows, and whether a password changes is not seen');
-            expect(lines(document)).toContain('created role rehearsed_too');
-        } finally {
-            await run(database.admin, ['sql', `alter role ${surroundings.server.owner} nocreaterole`]);
-        }
+    return withWorld(async ({ url }) => {
+        const { code, document } = await rehearsal(url, 'create role rehearsed_too connection limit 3; alter role rehearsed_too connection limit 4');
+        expect(code).toBe(0);
+        expect(document.unseen).toContain('pg_authid: roles are compared by what pg_roles shows, and whether a password changes is not seen');
+        expect(lines(document)).toContain('created role rehearsed_too');
     });
 });
 
