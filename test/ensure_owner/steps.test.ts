@@ -1,0 +1,232 @@
+import { describe, expect, test } from 'vitest';
+import { withSessions, type Session } from '../../scripts/harness/sessions.js';
+import { expectError, surroundings } from '../context.js';
+import { withRoles, type Roles } from '../ensure_role/roles.js';
+import { withoutGuard } from '../mutate.js';
+import { until } from '../until.js';
+import { everything, owners, strangers } from './objects.js';
+
+const call = ({ role }: Roles, rest = ''): string => `select object, outcome from ensure.ensure_owner_v1('${role('app')}', '{a}'${rest})`;
+const exists = [{ object: 'owner of schema a', outcome: 'exists' }];
+const small = ({ role }: Roles): string => `create role "${role('app')}"; create schema a; create table a.t (id serial primary key, n int);
+    create table a.u (id int); insert into a.t (n) values (1); create view a.v as select * from a.t; create sequence a.s`;
+
+/** Transactions of `ms` each on `statement`, one after the other, until `stop` is called; how many, and their errors. */
+function busy(session: Session, statement: string, ms: number): { stop: () => Promise<{ done: number; errors: string[] }> } {
+    let going = true;
+    const result = { done: 0, errors: [] as string[] };
+    const loop = (async () => {
+        while (going) {
+            const { code } = await session.attempt(`begin; ${statement}; select pg_sleep(${ms / 1000}); commit`);
+            if (code === 'ok') result.done += 1;
+            else {
+                result.errors.push(code);
+                await session.attempt('rollback');
+            }
+        }
+        return result;
+    })();
+    return { stop: () => ((going = false), loop) };
+}
+
+describe('two callers', () => {
+    test('the second waits for the first, then returns exists', () =>
+        withRoles(['a', 'b'], async ({ a, b }, roles) => {
+            await a.run(small(roles));
+            await a.run('begin');
+            await a.run(call(roles));
+            const second = b.start(call(roles, ", max_wait => '60 s', max_block => '60 s'"));
+            await second.blockedBy(a);
+            await a.run('commit');
+            expect((await second.outcome()).rows).toEqual(exists);
+        }));
+
+    test('when the first rolls back the second changes all of it', () =>
+        withRoles(['a', 'b'], async ({ a, b }, roles) => {
+            await a.run(small(roles));
+            await a.run('begin');
+            await a.run(call(roles));
+            const second = b.start(call(roles, ", max_wait => '60 s', max_block => '60 s'"));
+            await second.blockedBy(a);
+            await a.run('rollback');
+            expect((await second.outcome()).rows).toHaveLength(5);
+        }));
+
+    test('in each isolation level, with a look before', () =>
+        withRoles(['a', 'b'], async ({ a, b }, roles) => {
+            await a.run(small(roles));
+            for (const level of ['repeatable read', 'serializable']) {
+                await b.run(`begin isolation level ${level}`);
+                await b.run('select count(*) from pg_class');
+                await a.run(call(roles));
+                expect((await b.attempt(call(roles))).code).toBe('ok'); // what holds by its snapshot is made again, and harmless
+                await b.run('commit');
+                expect(await b.run(strangers('{a}', roles.role('app')))).toEqual([]);
+                await a.run(`alter table a.t owner to "${surroundings.server.owner}"`);
+            }
+        }));
+});
+
+describe('others at work', () => {
+    test('an open reader: 55P03 that names it, nothing changed, lock_timeout as it was', () =>
+        withRoles(['a', 'b'], async ({ a, b }, roles) => {
+            await a.run(small(roles));
+            await a.run('begin; select * from a.u');
+            await b.run("set lock_timeout = '12345ms'");
+            const before = await b.run(owners);
+            const { detail, hint } = expectError(await b.attempt(call(roles, ", max_wait => '300 ms', max_block => '100 ms'")), '55P03');
+            expect(detail).toContain(`pid ${a.pid}`);
+            expect(hint).not.toBe('');
+            expect(await b.run(owners)).toEqual(before);
+            expect(await b.run('show lock_timeout')).toEqual([{ lock_timeout: '12345ms' }]);
+            await a.run('commit');
+            await b.run(call(roles));
+            expect(await b.run('show lock_timeout')).toEqual([{ lock_timeout: '12345ms' }]);
+        }));
+
+    test.each([['a view', 'select * from a.v'], ['a sequence', "select nextval('a.s')"], ['a sequence of a column', "select nextval('a.t_id_seq')"]])(
+        'who uses %s is named too', (_, statement) =>
+            withRoles(['a', 'b'], async ({ a, b }, roles) => {
+                await a.run(`${small(roles)}; grant all on schema a to public`);
+                await a.run(`begin; ${statement}`);
+                const { detail } = expectError(await b.attempt(call(roles, ", max_wait => '300 ms', max_block => '100 ms'")), '55P03');
+                expect(detail).toContain(`pid ${a.pid}`);
+                await a.run('commit');
+            }));
+
+    test('waits for a view that is read, before its tables, and gets it when the reader ends', () =>
+        withRoles(['a', 'b'], async ({ a, b }, roles) => {
+            await a.run(`${small(roles)}; create view a.w as select 1 as x`);
+            await a.run('begin; select * from a.w');
+            const second = b.start(call(roles, ", max_wait => '60 s', max_block => '60 s'"));
+            await second.blockedBy(a);
+            await a.run('select * from a.t'); // would be a deadlock were the table locked
+            await a.run('commit');
+            expect((await second.outcome()).code).toBe('ok');
+        }));
+
+    test('negative control: with the tables locked first the reader of the view meets them', () =>
+        withRoles(['a', 'b'], async ({ a, b }, roles) => {
+            await a.run(`${small(roles)}; create view a.w as select 1 as x`);
+            await withoutGuard(a, '_make_changes_v1', 'relation = busy and busy <> all (v_relations)', 'relation = busy and false');
+            await withoutGuard(a, '_make_changes_v1', 'then greatest(v_wait, 50)', 'then 60000');
+            await a.run('begin; select * from a.w');
+            const second = b.start(call(roles, ", max_wait => '60 s', max_block => '60 s'"));
+            await second.blockedBy(a);
+            expect(await a.attempt('set local lock_timeout = 100; select * from a.t').then(({ code }) => code)).toBe('55P03');
+            await a.run('rollback');
+            await second.outcome();
+        }));
+
+    test('writers of 200 ms in a row on three tables: it comes through, and they see no error', () =>
+        withRoles(['a', 'b', 'w1', 'w2', 'w3'], async ({ a, b, w1, w2, w3 }, roles) => {
+            await a.run(`${small(roles)}; create table a.w (id int)`);
+            const writers = [busy(w1, 'insert into a.t (n) values (1)', 200), busy(w2, 'insert into a.u values (1)', 200), busy(w3, 'select * from a.v', 50)];
+            const { code } = await b.attempt(call(roles, ", max_wait => '50 s'"));
+            const results = await Promise.all(writers.map((writer) => writer.stop()));
+            expect(results.flatMap(({ errors }) => errors)).toEqual([]);
+            if (code === '55P03') return void expect(await a.run(strangers('{a}', roles.role('app')))).not.toEqual([]); // all or nothing
+            expect(code).toBe('ok');
+            expect(await a.run(strangers('{a}', roles.role('app')))).toEqual([]);
+        }), 90_000);
+
+    test('a concurrent index build: NS006, and nothing changed', () =>
+        withRoles(['a', 'b', 'c'], async ({ a, b, c }, roles) => {
+            await a.run(small(roles));
+            await a.run('begin; insert into a.t (n) values (2)');
+            const build = c.start('create index concurrently on a.t (n)');
+            await build.blockedBy(a);
+            const before = await b.run(owners);
+            expectError(await b.attempt(call(roles)), 'NS006');
+            expect(await b.run(owners)).toEqual(before);
+            await a.run('commit');
+            await build.outcome();
+        }));
+
+    test('autovacuum on a table gives way', (context) =>
+        withRoles(['a', 'b'], async ({ a, b }, roles) => {
+            await a.run(`${small(roles)}; alter table a.u set (autovacuum_enabled = false)`);
+            await a.run('insert into a.u select generate_series(1, 400000); delete from a.u');
+            const [nap] = await a.run("select setting::int <= 1 as quick from pg_settings where name = 'autovacuum_naptime'");
+            if (!nap?.quick) context.skip('autovacuum_naptime of this server is more than 1 s: an autovacuum worker cannot be waited for');
+            await a.run('alter table a.u set (autovacuum_enabled = true, autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1)');
+            await until('autovacuum works on a.u', async () => (await a.run(`select from pg_locks as l join pg_stat_activity as s using (pid)
+                where l.relation = 'a.u'::regclass and s.backend_type = 'autovacuum worker' and l.mode = 'ShareUpdateExclusiveLock'`)).length > 0, 60_000);
+            expect((await b.attempt(call(roles, ", max_wait => '20 s'"))).code).toBe('ok');
+        }), 120_000);
+
+    test('one who has written already does not wait: NS003', () =>
+        withRoles(['a', 'b'], async ({ a, b }, roles) => {
+            await a.run(`${small(roles)}; create table mine (id int)`);
+            await a.run('begin; select * from a.t');
+            await b.run('begin; insert into mine values (1)');
+            expect(expectError(await b.attempt(call(roles)), 'NS003').detail).toContain(`pid ${a.pid}`);
+            await b.run('rollback');
+            await a.run('commit');
+        }));
+
+    test('negative control: one who has written and waits is caught in a deadlock', () =>
+        withRoles(['a', 'b'], async ({ a, b }, roles) => {
+            await a.run(`${small(roles)}; create table mine (id int primary key)`);
+            await withoutGuard(b, '_settle_changes_v1', 'v_written := ensure._has_written_v1()', 'v_written := false');
+            await a.run('begin; select * from a.t');
+            await b.run('begin; insert into mine values (1)');
+            const waiting = b.start(call(roles, ", max_wait => '30 s', max_block => '30 s'"));
+            await waiting.blockedBy(a);
+            const other = a.start('insert into mine values (1)');
+            expect([(await other.outcome()).code, (await waiting.outcome()).code]).toContain(
+                (await a.attempt('rollback')).code === 'ok' && (await b.attempt('rollback')).code === 'ok' ? '40P01' : '');
+        }), 60_000);
+
+    test('applications connected as a superuser notice nothing: reads and writes, prepared too', () =>
+        withRoles(['dba', 'app', 'reader'], async ({ dba, app, reader }, roles) => {
+            await dba.run(small(roles));
+            for (const session of [app, reader]) {
+                await session.run('prepare put(int) as insert into a.t (n) values ($1); prepare look as select count(*)::int as count from a.v');
+                await session.run('execute put(0); execute look');
+            }
+            const writer = busy(app, "execute put(1); update a.t set n = n + 1 where id = 1; select nextval('a.s')", 5);
+            const looker = busy(reader, 'execute look; select * from a.u', 5);
+            await dba.run(call(roles, ", max_wait => '50 s'"));
+            const [written, read] = [await writer.stop(), await looker.stop()];
+            expect([...written.errors, ...read.errors]).toEqual([]);
+            expect((await app.run('execute look'))[0]?.count).toBe(3 + written.done);
+        }), 90_000);
+});
+
+describe('size', () => {
+    test('more tables than the lock table holds: 54000 before anything is tried, and the plan does it', () =>
+        withRoles(['dba', 'holder'], async ({ dba, holder }, roles) => {
+            const [row] = await dba.run(`select (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int)
+                * current_setting('max_locks_per_transaction')::int as slots`);
+            const tables = Math.ceil(Number(row?.slots) / 8); // each with seven indexes
+            await dba.run(`create role "${roles.role('app')}"; create schema a`);
+            for (let from = 1; from <= tables; from += 50) { // a transaction each: it locks as much
+                await dba.run(`do $$ begin for i in ${from} .. ${Math.min(from + 49, tables)} loop execute format('create table a.t%s (a int unique, b int unique,
+                    c int unique, d int unique, e int unique, f int unique, g int unique, h int unique)', i); end loop; end $$`);
+            }
+            const before = await dba.run(owners);
+            const { hint } = expectError(await dba.attempt(call(roles)), '54000');
+            expect(hint).toContain('ensure.plan_owner_v1');
+            expect(await dba.run(owners)).toEqual(before);
+            // Where it would fit an empty lock table and others have filled it, the server says so: 53200.
+            await withoutGuard(dba, '_check_locks_fit_v1', "current_setting('max_locks_per_transaction')::integer then", '1000000 then');
+            const full = await dba.attempt(call(roles));
+            expect(expectError(full, '53200').hint).toContain('ensure.plan_owner_v1');
+            expect(await dba.run(owners)).toEqual(before);
+            await holder.run('select 1');
+            for (const { statement } of (await dba.run(`select * from ensure.plan_owner_v1('${roles.role('app')}', '{a}')`))) await dba.run(String(statement));
+            expect(await dba.run(call(roles))).toEqual(exists);
+        }), 120_000);
+});
+
+test('everything that everything has changes hands under load by 8 callers at once, without an error', () =>
+    withRoles(['dba'], async ({ dba }, roles) => {
+        await dba.run(`${everything}; create role "${roles.role('app')}"`);
+        const names = ['c1', 'c2', 'c3', 'c4', 'c5', 'c6', 'c7', 'c8'] as const;
+        await withSessions(roles.database.admin, names, async (sessions) => {
+            const outcomes = await Promise.all(names.map((name) => sessions[name].attempt(call(roles, ", max_wait => '50 s'"))));
+            expect(outcomes.map(({ code }) => code)).toEqual(names.map(() => 'ok'));
+            expect(outcomes.filter(({ rows }) => rows[0]?.outcome === 'altered')).toHaveLength(1);
+        });
+    }), 90_000);
