@@ -6,6 +6,7 @@ import { constants } from 'node:os';
 import { Command, CommanderError } from 'commander';
 import type { Sql } from 'postgres';
 import { defaultMajor, majorOf, majors } from './binaries.js';
+import { addCheckCommand } from './check.js';
 import { addMigrationCommands } from './commands.js';
 import { parsedUrl, withConnection } from './connection.js';
 import { resolveDatabase, type Database } from './database.js';
@@ -42,7 +43,7 @@ Exit codes:
   11 diverged: files were edited or are out of order
   12 no database can be reached, or it does not let us look
   13 --max-wait is spent
-  14 the files are wrong (pg-ensure verify)
+  14 findings: the files are wrong (verify), a budget or roles differ (check)
   128 and more: ended by that signal`);
 
 const surface = { open: openFrom, print, complain, guide };
@@ -85,15 +86,7 @@ program.command('stop').description('stop the embedded servers of this folder, o
         print(stopped.join('\n') || 'no development server runs');
     });
 
-program.command('check').description('say what is wrong with the installation and the connection')
-    .action(() => connected(async (sql) => {
-        const [found] = await sql`select to_regproc('ensure.check_install_v1') is not null as installed`;
-        if (!found?.installed) throw new UserError('ensure is not installed in this database: run pg-ensure migrate');
-        const { state } = await sql`select 1`;
-        // A pooler invents the number in BackendKeyData: it may not fit an integer, and differs from the server's.
-        print((await answers(sql, `select * from ensure.check_install_v1(client_pid => ${state.pid | 0})`))
-            .map(table).join('\n').trimEnd());
-    }));
+addCheckCommand(program, print, connected);
 
 const open = async (): Promise<Database> => (await openFrom(false)).database;
 

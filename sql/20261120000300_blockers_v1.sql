@@ -64,5 +64,47 @@ $fn$;
 comment on function ensure._blockers_v1(regclass[], text[]) is
     'Who holds a lock that conflicts with taking modes[i] on relations[i].';
 
+create function ensure._row_holders_v1()
+returns text
+language sql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _row_holders_v1: who may keep a row of the catalogs from being changed, in words.
+--
+-- Returns  the open transactions that have changed rows which can be seen, as GRANT leaves no lock
+--          on the catalog; when there are none, those that have written anything in this database.
+--          Null when nobody has
+with writers as (
+    select coalesce(format('pid %s', l.pid), format('prepared transaction %L', x.gid)) as who,
+           a.usename, a.application_name, a.state,
+           (l.transactionid in (
+               select c.xmax from pg_class as c union all select c.xmax from pg_namespace as c
+               union all select c.xmax from pg_proc as c union all select c.xmax from pg_type as c
+               union all select c.xmax from pg_default_acl as c
+               union all select c.xmax from pg_attribute as c
+               union all select c.xmax from pg_database as c)) as changes
+    from pg_locks as l
+    left join pg_stat_activity as a on a.pid = l.pid
+    left join pg_prepared_xacts as x on x.transaction = l.transactionid
+    where l.locktype = 'transactionid' and l.granted and l.mode = 'ExclusiveLock'
+      and l.pid is distinct from pg_backend_pid()
+      and coalesce(a.datname, x.database) = current_database()
+)
+select string_agg(h.holder, '; ' order by h.holder)
+from (select distinct concat_ws(', ', w.who, 'role ' || quote_ident(w.usename),
+                                'application ' || quote_literal(nullif(w.application_name, '')),
+                                w.state) as holder
+      from writers as w
+      where w.changes or not exists (select from writers as v where v.changes)
+      order by 1
+      limit 5) as h
+$fn$;
+
+comment on function ensure._row_holders_v1() is
+    'Who may keep a row of the catalogs from being changed, in words.';
+
 -- migrate:down
+drop function ensure._row_holders_v1();
 drop function ensure._blockers_v1(regclass[], text[]);

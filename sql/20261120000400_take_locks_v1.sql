@@ -209,6 +209,9 @@ begin
           group by regexp_replace(b.holder, ' \([A-Za-z]+ on .*$', '')
           order by 1
           limit 5) as h;
+    if v_holders is null and relations && '{pg_class}' then
+        v_holders := ensure._row_holders_v1();
+    end if;
     raise exception using
         errcode = case when written then 'NS003' else 'lock_not_available' end,
         message = case when written

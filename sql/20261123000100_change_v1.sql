@@ -6,7 +6,8 @@ create type ensure._change_v1 as (
     relation regclass, -- what the statement locks in ACCESS EXCLUSIVE mode, if anything
     missing text,      -- the right that this role lacks for it, if any
     remedy text,       -- the statement that gives this right
-    seen boolean       -- whether the catalogs show that it has been made
+    seen boolean,      -- whether the catalogs show that it has been made
+    reads regclass     -- what the statement itself locks in ACCESS SHARE mode, if anything
 );
 
 create function ensure._check_wanted_v1(

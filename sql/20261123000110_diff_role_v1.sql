@@ -77,10 +77,11 @@ begin
     into v_clauses, v_needs
     from (
         select f.place,
-               case when (wanted ->> f.key)::boolean is distinct from f.now
+               case when (wanted ->> f.key)::boolean is distinct from f.now or not c_exists
                     then case when coalesce((wanted ->> f.key)::boolean, false)
                               then '' else 'no' end || f.key end as clause,
-               case when not c_me.rolsuper and (wanted ->> f.key)::boolean is distinct from f.now
+               case when not c_me.rolsuper
+                         and coalesce((wanted ->> f.key)::boolean, false) <> coalesce(f.now, false)
                     then f.needs end as needs
         from (values
             (1, 'superuser', v_role.rolsuper, true, 'SUPERUSER'),
@@ -182,10 +183,11 @@ begin
                when 'array' then
                    (select coalesce(string_agg(case when c_quoted then quote_ident(e.element)
                                                     else e.element end,
-                                               ', ' order by e.place), '')
+                                               ', ' order by e.place),
+                                    case when c_quoted then quote_ident('') else '' end)
                     from jsonb_array_elements_text(value) with ordinality as e (element, place))
                when 'null' then null
-               else case when c_quoted and value #>> '{}' <> '' then quote_ident(value #>> '{}')
+               else case when c_quoted then quote_ident(value #>> '{}')
                          else value #>> '{}' end end;
 end
 $fn$;
@@ -245,7 +247,7 @@ begin
                                 from jsonb_array_elements_text(v_setting.value)
                                      with ordinality as e (element, place)), quote_literal(''))
                             else quote_literal(v_setting.value #>> '{}') end) end,
-                        null, null, null, true);
+                        null, null, null, true, null);
         if role_name <> current_user then
             select l.* into v_change.missing, v_change.remedy
             from ensure._lacks_role_v1(role_name) as l;

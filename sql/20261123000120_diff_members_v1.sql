@@ -121,7 +121,7 @@ begin
         order by w.parent collate "C"
     loop
         v_change := row(format('membership of role %I in %I', role_name, v_wanted.parent),
-                        'granted', null, null, null, null, true);
+                        'granted', null, null, null, null, true, null);
         if not ensure._superuser_v1() then
             if (select r.rolsuper from pg_roles as r where r.oid = v_wanted.oid) then
                 v_change.missing := 'SUPERUSER';

@@ -58,19 +58,34 @@ declare
     c_known constant text[] := array(
         select r.role ->> 'role_name' from jsonb_array_elements(spec -> 'roles') as r (role)
         where r.role ->> 'role_name' is not null);
+    v_wanted jsonb;
 begin
     perform ensure._check_wanted_v1(spec, 'the document', '{}',
         '{"roles": "array", "owners": "array", "grants": "array"}');
-    return query
-    select c.*
-    from jsonb_array_elements(nullif(spec -> 'roles', 'null')) with ordinality as r (wanted, place)
-    cross join ensure._diff_role_v1(r.wanted, c_known) as c
-    order by r.place;
-    return query
-    select c.*
-    from jsonb_array_elements(nullif(spec -> 'owners', 'null')) with ordinality as o (wanted, place)
-    cross join ensure._diff_owner_v1(o.wanted, c_known) as c
-    order by o.place;
+    for v_wanted in
+        select r.wanted
+        from jsonb_array_elements(nullif(spec -> 'roles', 'null'))
+             with ordinality as r (wanted, place)
+        order by r.place
+    loop
+        return query select c.* from ensure._diff_role_v1(v_wanted, c_known) as c;
+    end loop;
+    for v_wanted in
+        select o.wanted
+        from jsonb_array_elements(nullif(spec -> 'owners', 'null'))
+             with ordinality as o (wanted, place)
+        order by o.place
+    loop
+        return query select c.* from ensure._diff_owner_v1(v_wanted, c_known) as c;
+    end loop;
+    for v_wanted in
+        select g.wanted
+        from jsonb_array_elements(nullif(spec -> 'grants', 'null'))
+             with ordinality as g (wanted, place)
+        order by g.place
+    loop
+        return query select c.* from ensure._diff_grants_v1(v_wanted, c_known) as c;
+    end loop;
 end
 $fn$;
 
@@ -87,14 +102,19 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $fn$
 -- _subjects_v1: what spec names, in words.
-(select format('role %I', r.wanted ->> 'role_name')
- from jsonb_array_elements(nullif(spec -> 'roles', 'null')) with ordinality as r (wanted, place)
- order by r.place)
-union all
-(select format('owner of schema %I', s.name)
- from jsonb_array_elements(nullif(spec -> 'owners', 'null')) with ordinality as o (wanted, place)
- cross join jsonb_array_elements_text(o.wanted -> 'schemas') with ordinality as s (name, place)
- order by o.place, s.place)
+select s.subject
+from (
+    select 1, r.place, 0, format('role %I', r.wanted ->> 'role_name')
+    from jsonb_array_elements(nullif(spec -> 'roles', 'null')) with ordinality as r (wanted, place)
+    union all
+    select 2, o.place, s.place, format('owner of schema %I', s.name)
+    from jsonb_array_elements(nullif(spec -> 'owners', 'null')) with ordinality as o (wanted, place)
+    cross join jsonb_array_elements_text(o.wanted -> 'schemas') with ordinality as s (name, place)
+    union all
+    select 3, g.place, 0, format('grants of role %I', g.wanted ->> 'grantee')
+    from jsonb_array_elements(nullif(spec -> 'grants', 'null')) with ordinality as g (wanted, place)
+) as s (section, place, part, subject)
+order by s.section, s.place, s.part
 $fn$;
 
 comment on function ensure._subjects_v1(jsonb) is

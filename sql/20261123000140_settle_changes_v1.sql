@@ -104,9 +104,10 @@ begin
     into v_missing, v_remedies
     from (select c.missing, c.remedy, min(c.place) as place,
                  concat((array_agg(c.object order by c.place))[1],
-                        format(' and %s more', nullif(count(*), 1) - 1)) as object
+                        ' and ' || (nullif(count(*), 1) - 1) || ' more') as object
           from unnest(changes) with ordinality
-               as c (object, outcome, statement, relation, missing, remedy, seen, place)
+               as c (object, outcome, statement, relation, missing, remedy, seen, reads,
+                     place)
           where c.missing is not null
           group by c.missing, c.remedy
           order by min(c.place)
@@ -217,9 +218,11 @@ begin
                     message = case when v_detail = ''
                                    then format('could not change %s', v_change.object)
                                    else v_message end,
-                    table = coalesce(nullif(v_detail, ''), v_change.relation::text, '');
+                    table = coalesce(nullif(v_detail, ''),
+                                     coalesce(v_change.relation, v_change.reads)::text, '');
             when data_exception or syntax_error_or_access_rule_violation or invalid_grantor
-                 or dependent_privilege_descriptors_still_exist or feature_not_supported then
+                 or dependent_privilege_descriptors_still_exist or feature_not_supported
+                 or cant_change_runtime_param then
                 get stacked diagnostics v_code = returned_sqlstate, v_message = message_text,
                                         v_detail = pg_exception_detail, v_hint = pg_exception_hint;
                 raise exception using
@@ -273,7 +276,7 @@ as $fn$
 declare
     c_lock_timeout constant text := current_setting('lock_timeout');
     c_catalogs constant regclass[] := '{pg_authid,pg_auth_members,pg_db_role_setting,pg_database,'
-        'pg_namespace,pg_class,pg_proc,pg_type,pg_default_acl}';
+        'pg_namespace,pg_class,pg_attribute,pg_proc,pg_type,pg_default_acl}';
     v_changes ensure._change_v1[];
     v_before ensure._change_v1[];
     v_written boolean;
@@ -294,7 +297,8 @@ begin
         end if;
         perform ensure._may_change_v1(v_changes);
         if v_written is null then
-            v_written := ensure._has_written_v1();
+            v_written := ensure._has_written_v1()
+                         or pg_current_xact_id_if_assigned() is not null; -- GRANT keeps no lock
             v_end := clock_timestamp()
                      + least(max_wait, case when v_written then max_block end, '100 years');
         end if;
@@ -346,11 +350,12 @@ begin
         end;
         v_tables := v_tables || ensure._linked_relations_v1(v_tables);
         v_tries := v_tries + 1;
-        perform ensure._pause_v1(v_tables || c_catalogs,
+        perform ensure._pause_v1(v_tables || c_catalogs || v_busy,
                                  array_fill('access exclusive'::text,
                                             array[cardinality(v_tables)])
                                  || array_fill('share row exclusive'::text,
-                                               array[cardinality(c_catalogs)]),
+                                               array[cardinality(c_catalogs)])
+                                 || 'access share'::text,
                                  v_problem, v_written, v_tries, v_end);
     end loop;
 end

@@ -36,6 +36,7 @@ as $fn$
 --          25006, 42501  something differs, and this transaction or role may not change it: DETAIL
 --                 says which right is missing, HINT the statement that gives it
 --          0LP01  the membership would be a circle
+--          55P02  a setting that only the start of the server sets
 --          55P03  max_wait was spent waiting for others; DETAIL names who changes catalogs
 --          NS002  something differs, and the setting ensure.ddl is off
 --          NS003  another transaction changes it, and this one has already written

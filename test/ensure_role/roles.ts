@@ -1,3 +1,4 @@
+import format from 'pg-format';
 import { withConnection } from '../../scripts/connection.js';
 import { withSessions, type Session } from '../../scripts/harness/sessions.js';
 import type { Database } from '../../scripts/harness/databases.js';
@@ -27,10 +28,10 @@ export async function withRoles<Name extends string>(
         });
     } finally {
         await withConnection(surroundings.server.admin, async (sql) => {
-            for (const other of others) await sql`drop database if exists ${sql(other)} with (force)`;
+            for (const other of others) await sql.unsafe(format('drop database if exists %I with (force)', other));
             const roles = await sql`select r.rolname as name from pg_roles as r where starts_with(r.rolname, ${prefix}) and ${prefix} <> ''`;
-            for (const { name } of roles) await sql`drop owned by ${sql(name as string)} cascade`;
-            for (const { name } of roles) await sql`drop role ${sql(name as string)}`;
+            for (const { name } of roles) await sql.unsafe(format('drop owned by %I cascade', name));
+            for (const { name } of roles) await sql.unsafe(format('drop role %I', name));
         });
     }
 }
@@ -45,3 +46,6 @@ export async function as<Result>(session: Session, role: string, body: () => Pro
         await session.run('reset session authorization');
     }
 }
+
+/** Rows of an ensure function, a line each. */
+export const lines = (rows: Record<string, unknown>[]): string[] => rows.map(({ object, outcome }) => `${String(object)} ${String(outcome)}`);
