@@ -193,7 +193,7 @@ describe('others at work', () => {
     test('negative control: one who has written and does wait keeps those waiting who need what it wrote', () =>
         withRoles(['a', 'b'], async ({ a, b }, roles) => {
             await a.run(`${small(roles)}; create table mine (id int primary key)`);
-            await withoutGuard(b, '_settle_changes_v1', 'v_written := ensure._has_written_v1()', 'v_written := false');
+            await withoutGuard(b, '_settle_changes_v1', /v_written := ensure\._has_written_v1\(\)\s+or [^;]*;/, 'v_written := false;');
             await a.run('begin; select * from a.t');
             await b.run('begin; insert into mine values (1)');
             const waiting = b.start(call(roles, ", max_wait => '60 s', max_block => '60 s'"));
