@@ -3,6 +3,7 @@ import { withSessions, type Session } from '../../scripts/harness/sessions.js';
 import { expectError, surroundings } from '../context.js';
 import { withRoles, type Roles } from '../ensure_role/roles.js';
 import { withoutGuard } from '../mutate.js';
+import { runToEnd } from '../run/context.js';
 import { everything, owners, strangers } from './objects.js';
 
 const call = ({ role }: Roles, rest = ''): string => `select object, outcome from ensure.ensure_owner_v1('${role('app')}', '{a}'${rest})`;
@@ -217,6 +218,27 @@ describe('others at work', () => {
             expect((await app.run('execute look'))[0]?.count).toBe(3 + written.done);
         }), 90_000);
 });
+
+test('what an event trigger takes back at once is NS015, and nothing is changed', () =>
+    withRoles(['dba'], async ({ dba }, roles) => {
+        await dba.run(`${small(roles)}; create function public.back() returns event_trigger language plpgsql as $$ begin
+                if (select relowner <> 10 from pg_class where oid = 'a.t'::regclass) then execute 'alter table a.t owner to ' || 10::regrole; end if; end $$;
+            create event trigger back on ddl_command_end when tag in ('ALTER TABLE') execute function public.back()`);
+        const before = await dba.run(owners);
+        const { message, hint } = expectError(await dba.attempt(call(roles)), 'NS015');
+        expect(message).toContain('owner of table a.t');
+        expect(hint).not.toBe('');
+        expect(await dba.run(owners)).toEqual(before);
+    }));
+
+test('pg-ensure run runs the plan to its end, and a second run has nothing to do', () =>
+    withRoles(['dba'], async ({ dba }, roles) => {
+        await dba.run(`${everything}; create role "${roles.role('app')}"`);
+        const plan = `select * from ensure.plan_owner_v1('${roles.role('app')}', '{a}')`;
+        expect((await runToEnd(roles.database.admin, plan)).code).toBe(0);
+        expect(await dba.run(call(roles))).toEqual(exists);
+        expect(await runToEnd(roles.database.admin, plan)).toMatchObject({ code: 0, document: { outcome: 'nothing to do' } });
+    }), 60_000);
 
 test('everything that everything has changes hands under load by 8 callers at once, without an error', () =>
     withRoles(['dba'], async ({ dba }, roles) => {
