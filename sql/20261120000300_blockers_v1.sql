@@ -77,7 +77,7 @@ as $fn$
 --          on the catalog; when there are none, those that have written anything in this database.
 --          Null when nobody has
 with writers as (
-    select coalesce(format('pid %s', l.pid), format('prepared transaction %L', x.gid)) as who,
+    select coalesce('pid ' || l.pid, format('prepared transaction %L', x.gid)) as who,
            a.usename, a.application_name, a.state,
            (l.transactionid in (
                select c.xmax from pg_class as c union all select c.xmax from pg_namespace as c
