@@ -151,7 +151,7 @@ describe('polite', () => {
     }));
 
     test('negative control: GRANT leaves no lock on the catalog, so who holds it is found by its rows', () => given(async ({ a, b, dba }, who) => {
-        await withoutGuard(dba, '_pause_v1', 'v_holders := ensure._row_holders_v1();', 'null;');
+        await withoutGuard(dba, '_pause_v1', /v_holders := nullif\(concat_ws\(.*\);/, 'null;');
         const { call } = rows['a schema'] as (typeof rows)[string];
         await a.run('begin');
         await a.run(call(who));
