@@ -314,7 +314,8 @@ begin
            coalesce(n.missing, l.missing),
            case when n.missing is not null then n.remedy
                 when l.missing is not null then format('alter role %I login', c_name) end,
-           true
+           true,
+           null::regclass
     from o
     join needs as n on n.owner = o.owner and n.namespace = o.namespace
                     and n.is_schema = (o.class = 'pg_namespace'::regclass)
@@ -332,7 +333,8 @@ begin
                   case when h.owner_type = 'regrole'::regtype then quote_ident(c_name)
                        else c_name end, h.job_id),
            null::regclass, case when not ensure._superuser_v1() then 'SUPERUSER' end, null::text,
-           true
+           true,
+           null::regclass
     from ensure._hypertables_v1() as h
     join pg_class as c on c.oid = h.relation
     where c.relnamespace = any (v_wanted.schemas) and c.oid <> all (v_wanted.excluded)

@@ -26,7 +26,7 @@ select c.place::integer, c.statement, true,
 from ensure._diff_owner_v1(
     jsonb_build_object('new_owner', new_owner, 'schemas', schemas, 'excluded', excluded::text[],
                        'excluded_routines', excluded_routines::text[]), '{}')
-    with ordinality as c (object, outcome, statement, relation, missing, remedy, seen, place)
+    with ordinality as c (object, outcome, statement, relation, missing, remedy, seen, reads, place)
 left join pg_class as r on r.oid = c.relation
 order by c.place
 $fn$;

@@ -28,6 +28,7 @@ from (values
     ('types', '{schema}', '{USAGE}'),
     ('types', '{type}', '{USAGE}'),
     ('create', '{schema}', '{CREATE}'),
+    ('create_schema', '{database}', '{CREATE}'),
     ('connect', '{database}', '{CONNECT}'),
     ('temporary', '{database}', '{TEMPORARY}')
 ) as w (word, kinds, privileges)

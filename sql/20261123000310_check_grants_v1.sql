@@ -82,11 +82,14 @@ begin
             errcode = 'invalid_parameter_value',
             message = format('access of %s is empty', place),
             hint = format('Give one or more of %s, or mode exact to revoke all.', c_words);
-    elsif schemas = '{}' and not (access <> '{}' and access <@ '{connect,temporary}'::text[]) then
+    elsif schemas = '{}' and (access = '{}' or exists (
+              select from ensure._grant_words_v1() as w
+              where w.word = any (access) and w.kinds <> '{database}')) then
         raise exception using
             errcode = 'invalid_parameter_value',
             message = format('schemas of %s is empty', place),
-            hint = 'Give one or more schemas; only connect and temporary do without.';
+            hint = 'Give one or more schemas; only create_schema, connect and temporary do'
+                   ' without.';
     end if;
 end
 $fn$;

@@ -39,6 +39,7 @@ const words: Record<string, string[]> = {
     types: [usage, 'type USAGE'],
     create: ['schema CREATE'],
     connect: ['database CONNECT'],
+    create_schema: ['database CREATE'],
     temporary: ['database TEMPORARY'],
     'read,write,execute': ['function EXECUTE', 'relation S SELECT,USAGE', ...on('f', 'DELETE,INSERT,SELECT,UPDATE'), 'relation m SELECT',
         ...on('prv', 'DELETE,INSERT,SELECT,UPDATE'), usage],
