@@ -255,8 +255,8 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 -- _changed_catalogs_v1: the catalogs whose rows these changes write.
 --
--- Returns  those of roles, those of objects, or both, and pg_database: who is at work on another one
---          is in nobody's way
+-- Returns  those of roles, of objects, or both; pg_database where it is changed: who is at work on
+--          other databases is in nobody's way
 select array(
     select k.catalog
     from (select c.statement ~ '^(grant|revoke) .* on |^alter default |^alter .* owner to ' as acts,
