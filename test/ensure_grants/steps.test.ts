@@ -116,6 +116,16 @@ describe('what goes while a call waits', () => {
         expect((await b.attempt(ensure(who.app, 'references', '', 'more'))).code).toBe('42P01');
     }));
 
+    test('a grantee that is dropped: 42704', () => given(async ({ a, b, dba }, _who, { role }) => {
+        await dba.run(`create role ${role('short')}`);
+        await a.run('begin');
+        await a.run(`drop role ${role('short')}`);
+        const call = b.start(ensure(role('short'), 'create', '', 'new'));
+        await call.blockedBy(a);
+        await a.run('commit');
+        expect(expectError(await call.outcome(), '42704').hint).toContain('Ensure it first');
+    }));
+
     test('a schema that is dropped: 3F000', () => given(async ({ a, b }, who) => {
         await a.run('begin');
         await a.run('drop schema new');
