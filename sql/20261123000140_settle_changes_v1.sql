@@ -170,14 +170,17 @@ begin
               and has_table_privilege(r.oid, 'UPDATE, DELETE, TRUNCATE')
             group by c.relation
             order by c.relation is distinct from busy, c.relation);
-        v_lead := (select min(p.place) from generate_subscripts(v_changes, 1) as p (place)
-                   where v_changes[p.place].relation = busy and busy <> all (v_relations));
-        select array_agg(v_changes[p.place] order by p.leads desc, p.place),
-               count(*) filter (where p.leads)
-        into v_changes, v_lead
-        from (select s.place, coalesce(s.place = v_lead or s.place < v_lead
-                                       and v_changes[s.place].relation is null, false) as leads
-              from generate_subscripts(v_changes, 1) as s (place)) as p;
+        v_lead := array_position(array(select c.relation from unnest(v_changes) as c), busy);
+        if busy is null or v_lead is null or busy = any (v_relations) then
+            v_lead := 0;
+        else
+            select array_agg(v_changes[p.place] order by p.leads desc, p.place),
+                   count(*) filter (where p.leads)
+            into v_changes, v_lead
+            from (select s.place, s.place = v_lead or s.place < v_lead
+                                  and v_changes[s.place].relation is null as leads
+                  from generate_subscripts(v_changes, 1) as s (place)) as p;
+        end if;
         begin
             for v_place in 1 .. cardinality(v_changes) loop
                 v_change := v_changes[v_place];
