@@ -182,25 +182,35 @@ begin
                   from generate_subscripts(v_changes, 1) as s (place)) as p;
         end if;
         begin
-            for v_place in 1 .. cardinality(v_changes) loop
+            for v_place in 1 .. v_lead loop
                 v_change := v_changes[v_place];
-                if v_place = v_lead + 1 and v_relations <> '{}' then
-                    perform ensure._take_locks_v1(
-                        v_relations, array_fill('access exclusive'::text,
-                                                array[cardinality(v_relations)]),
-                        v_relations[1],
-                        case when v_pass = 1 and v_lead = 0 then first_wait else 0 end, until);
-                    v_wait := 1;
-                end if;
                 perform set_config('lock_timeout', format('%sms', case
-                    when v_place < v_lead then 1
-                    when v_place > v_lead and v_change.relation = busy and first_wait > 0
+                    when v_place < v_lead then 1 else v_wait end), true);
+                execute v_change.statement;
+                return next v_change;
+            end loop;
+            v_changes := v_changes[v_lead + 1 :];
+            if v_relations <> '{}' then
+                perform ensure._take_locks_v1(
+                    v_relations, array_fill('access exclusive'::text,
+                                            array[cardinality(v_relations)]),
+                    v_relations[1],
+                    case when v_pass = 1 and v_lead = 0 then first_wait else 0 end, until);
+                if current_setting('transaction_isolation') = 'read committed' then
+                    v_changes := array(select c from ensure._diff_roles_v1(spec) as c
+                                       where c.seen or v_lead = 0); -- who had the locks made it?
+                end if;
+            end if;
+            if v_lead > 0 or v_relations <> '{}' then
+                v_wait := 1;
+            end if;
+            foreach v_change in array v_changes loop
+                perform set_config('lock_timeout', format('%sms', case
+                    when v_change.relation = busy and first_wait > 0
                     then greatest(v_wait, 50) -- its sequence, say, that somebody else uses
                     else v_wait end), true);
                 execute v_change.statement;
-                if v_place >= v_lead then
-                    v_wait := 1;
-                end if;
+                v_wait := 1;
                 return next v_change;
             end loop;
         exception
@@ -337,10 +347,15 @@ begin
                                             max_block, v_end, not v_written);
             v_changes := array(select c from ensure._make_changes_v1(
                 spec, v_changes, v_busy, case when v_written then 0 else v_wait end, v_end) as c);
+            if v_changes = '{}' then -- who had the locks has made it: they are given back
+                raise exception using errcode = 'NS100';
+            end if;
             perform set_config('lock_timeout', c_lock_timeout, true);
             return query select c.object, c.outcome from unnest(v_changes) as c;
             return;
         exception
+            when sqlstate 'NS100' then
+                continue;
             when lock_not_available or deadlock_detected then
                 get stacked diagnostics v_problem = message_text, v_name = table_name;
                 v_busy := to_regclass(nullif(v_name, ''));

@@ -163,7 +163,7 @@ select coalesce(s.nspowner = new_owner and has_schema_privilege(new_owner, s.oid
                            and (a.grantee in (0, s.nspowner)
                                 or pg_has_role(new_owner, a.grantee, 'USAGE'))), false),
        has_schema_privilege(s.oid, 'USAGE')
-       and (s.nspowner = new_owner
+       and (coalesce(s.nspowner = new_owner, false)
             or coalesce(bool_or(a.privilege_type = 'USAGE' and case a.grantee
                 when 0 then true
                 when s.nspowner then
@@ -184,6 +184,7 @@ create function ensure._lacks_owner_v1(
     owner oid,
     namespace oid,
     is_schema boolean,
+    moves boolean,
     out missing text,
     out remedy text
 )
@@ -193,10 +194,11 @@ stable
 security invoker
 set search_path = pg_catalog, pg_temp
 as $fn$
--- _lacks_owner_v1: what is missing to give an object of owner, in a schema that moves too, away.
+-- _lacks_owner_v1: what this role lacks to give an object of owner, in a schema, to another role.
 --
--- Returns  nulls when nothing is. A role that does not exist yet is made by this one, who from 16
---          on may become it only where createrole_self_grant says so
+-- Returns  nulls when nothing is missing. moves: the schema is given away before. A role that does
+--          not exist yet is made by this one, who from 16 on may become it only where
+--          createrole_self_grant says so
 declare
     c_new constant oid := to_regrole(quote_ident(new_owner_name));
     c_old_server constant boolean := current_setting('server_version_num')::integer < 160000;
@@ -229,7 +231,12 @@ begin
         end if;
         return;
     end if;
-    v_stays := ensure._may_stay_v1(c_new, namespace);
+    if moves then
+        v_stays := ensure._may_stay_v1(c_new, namespace);
+    else
+        select has_schema_privilege(c_new, namespace, 'CREATE') as creates,
+               has_schema_privilege(namespace, 'USAGE') as uses into v_stays;
+    end if;
     if not v_stays.uses then
         missing := format('USAGE on schema %I', c_schema);
         remedy := format('grant usage on schema %I to %I', c_schema, current_user);
@@ -240,8 +247,8 @@ begin
 end
 $fn$;
 
-comment on function ensure._lacks_owner_v1(text, oid, oid, boolean) is
-    'What is missing to give an object of owner, in a schema that moves too, away.';
+comment on function ensure._lacks_owner_v1(text, oid, oid, boolean, boolean) is
+    'What this role lacks to give an object of owner, in a schema, to another role.';
 
 create function ensure._owner_statement_v1(
     class oid,
@@ -302,7 +309,7 @@ begin
         select g.*, l.missing, l.remedy
         from (select distinct o.owner, o.namespace, o.class = 'pg_namespace'::regclass as is_schema
               from o) as g
-        cross join ensure._lacks_owner_v1(c_name, g.owner, g.namespace, g.is_schema) as l
+        cross join ensure._lacks_owner_v1(c_name, g.owner, g.namespace, g.is_schema, true) as l
     ), h as materialized (
         select h.* from ensure._hypertables_v1() as h
     )
@@ -351,7 +358,7 @@ comment on function ensure._diff_owner_v1(jsonb, text[]) is
 -- migrate:down
 drop function ensure._diff_owner_v1(jsonb, text[]);
 drop function ensure._owner_statement_v1(oid, oid, "char", text);
-drop function ensure._lacks_owner_v1(text, oid, oid, boolean);
+drop function ensure._lacks_owner_v1(text, oid, oid, boolean, boolean);
 drop function ensure._may_stay_v1(oid, oid);
 drop function ensure._check_excluded_v1(jsonb);
 drop function ensure._check_owner_v1(jsonb, text[]);

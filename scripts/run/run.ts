@@ -7,7 +7,7 @@ import { endSessions, fence, runOf, work as workOf } from '../migrate/fence.js';
 import { refuseSnapshot } from '../migrate/guard.js';
 import type { ServerMessage } from '../print.js';
 import type { Failure, Limits } from './attempts.js';
-import { askPlan, planLock, type Row } from './plan.js';
+import { askPlan, planLock, type Plan, type Row } from './plan.js';
 import type { Say } from './report.js';
 import { graceMs, withSession, type Opening } from './session.js';
 import { runStatement, type Work } from './statement.js';
@@ -73,6 +73,8 @@ async function watched({ url, query, dryRun = false, ...options }: Watched, repo
         const plan = await askPlan({ ...options, id, session, failed }, query);
         report.plan = plan.rows;
         report.asked = 1;
+        if (plan.elsewhere.length && plan.rows.length) say({ event: 'warning', message: `left out: what is for ${databases(plan.elsewhere)}` });
+        if (!plan.rows.length) refuseElsewhere(plan);
         if (!plan.rows.length || dryRun) return undefined;
         if (session.facts.standby) {
             throw new UserError('this is a standby: run the plan on the primary; --dry-run shows it', exitCodes.behind);
@@ -106,12 +108,22 @@ async function watched({ url, query, dryRun = false, ...options }: Watched, repo
     }
 }
 
+const databases = (names: string[]): string => `the database${names.length > 1 ? 's' : ''} ${names.join(', ')}`;
+
+/** A row that names another database is never run here, and the plan has not come to its end. */
+function refuseElsewhere({ elsewhere }: Plan): void {
+    if (!elsewhere.length) return;
+    throw new UserError(`nothing is left to do in this database; the plan goes on in ${databases(elsewhere)}: run it there, then here again`,
+        exitCodes.findings);
+}
+
 async function converge(work: Work, query: string, report: Report): Promise<void> {
     const seen = new Map<string, number>();
     for (;;) {
-        const { rows } = await askPlan(work, query);
+        const plan = await askPlan(work, query);
+        const { rows } = plan;
         report.asked += 1;
-        if (!rows.length) return;
+        if (!rows.length) return refuseElsewhere(plan);
         const text = JSON.stringify(rows.map(({ statement, inTransaction }) => [statement, inTransaction]));
         const times = seen.get(text) ?? 0;
         if (times >= fruitless) {

@@ -1,0 +1,266 @@
+-- migrate:up
+create function ensure._retire_elsewhere_v1(
+    role_oid oid,
+    heir name
+)
+returns table (database name, statement text, why text)
+language sql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _retire_elsewhere_v1: for each other database, a statement that moves and purges all there.
+--
+-- Returns  statements that fail in another database, and where others have privileges from the role
+--          alone: those DROP OWNED would revoke
+select d.datname,
+       ensure._only_here_v1(d.datname, format($do$
+    execute %L;
+    if exists (
+        select from (select c.relacl as acl from pg_catalog.pg_class as c
+                     union all select t.attacl from pg_catalog.pg_attribute as t
+                     union all select p.proacl from pg_catalog.pg_proc as p
+                     union all select n.nspacl from pg_catalog.pg_namespace as n
+                     union all select t.typacl from pg_catalog.pg_type as t
+                     union all select l.lomacl from pg_catalog.pg_largeobject_metadata as l
+                     union all select v.srvacl from pg_catalog.pg_foreign_server as v
+                     union all select w.fdwacl from pg_catalog.pg_foreign_data_wrapper as w
+                     union all select l.lanacl from pg_catalog.pg_language as l) as o
+        cross join pg_catalog.aclexplode(o.acl) as a
+        where a.grantor = %s and a.grantee <> a.grantor) then
+        raise exception using
+            errcode = 'dependent_objects_still_exist',
+            message = %L,
+            hint = 'Run the rows of ensure.plan_retire_role_v1 here: they grant these again first.';
+    end if;
+    execute %L;$do$,
+           format('reassign owned by %I to %I', pg_get_userbyid(role_oid), heir), role_oid,
+           format('others have privileges here that only role "%s" granted',
+                  pg_get_userbyid(role_oid)),
+           format('drop owned by %I', pg_get_userbyid(role_oid)))),
+       format('%s there depend on role %I; ensure.plan_retire_role_v1, called there, has a'
+              ' statement for each',
+              case count(*) when 1 then '1 object' else count(*) || ' objects' end,
+              pg_get_userbyid(role_oid))
+from (
+    select s.dbid, s.classid, s.objid from pg_shdepend as s
+    where s.refclassid = 'pg_authid'::regclass and s.refobjid = role_oid
+    union
+    select u.subdbid, s.classid, s.objid from pg_shdepend as s
+    join pg_subscription as u on s.classid = 'pg_subscription'::regclass and u.oid = s.objid
+    where s.refclassid = 'pg_authid'::regclass and s.refobjid = role_oid
+) as s
+join pg_database as d on d.oid = s.dbid and d.datname <> current_database()
+group by d.datname
+order by d.datname
+$fn$;
+
+comment on function ensure._retire_elsewhere_v1(oid, name) is
+    'For each other database, a statement that moves and purges all there.';
+
+create function ensure._retire_purge_v1(
+    role_oid oid
+)
+returns table (statement text, why text)
+language sql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _retire_purge_v1: the statement that takes the role out of ACLs, policies and defaults here.
+--
+-- Returns  no row when it is in none; the statement fails in another database, and where it owns
+--          something that DROP OWNED would drop
+select ensure._only_here_v1(current_database(), format($do$
+    if exists (
+        select from pg_catalog.pg_shdepend as s
+        where s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass and s.refobjid = %s
+          and s.deptype = 'o'
+          and s.dbid in (0, (select d.oid from pg_catalog.pg_database as d
+                             where d.datname = pg_catalog.current_database()))
+          and s.classid not in ('pg_catalog.pg_default_acl'::pg_catalog.regclass,
+                                'pg_catalog.pg_user_mapping'::pg_catalog.regclass)) then
+        raise exception using
+            errcode = 'dependent_objects_still_exist',
+            message = %L,
+            hint = 'Ask ensure.plan_retire_role_v1 again: it moves them first.';
+    end if;
+    execute %L;$do$, role_oid, format('role "%s" still owns objects', pg_get_userbyid(role_oid)),
+           format('drop owned by %I', pg_get_userbyid(role_oid)))),
+       format('its privileges, default privileges, user mappings and places in policies: %s',
+              count(*))
+from pg_shdepend as s
+where s.refclassid = 'pg_authid'::regclass and s.refobjid = role_oid
+  and s.dbid in (0, (select d.oid from pg_database as d where d.datname = current_database()))
+  and (s.deptype <> 'o'
+       or s.classid in ('pg_default_acl'::regclass, 'pg_user_mapping'::regclass))
+having count(*) > 0
+$fn$;
+
+comment on function ensure._retire_purge_v1(oid) is
+    'The statement that takes the role out of ACLs, policies and defaults here.';
+
+create function ensure._retire_last_v1(
+    role_oid oid
+)
+returns table (statement text, why text)
+language sql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _retire_last_v1: DROP ROLE, or a statement that fails where something still pins the role.
+with pins (what, pinned) as (
+    select format('prepared transaction %L in database %I', x.gid, x.database),
+           format('%s prepared transactions, to be committed or rolled back', count(*) over ())
+    from pg_prepared_xacts as x
+    where x.owner = pg_get_userbyid(role_oid)
+    union all
+    select pg_describe_object(s.classid, s.objid, s.objsubid),
+           format('%s dependencies', count(*) over ())
+    from pg_shdepend as s
+    where s.refclassid = 'pg_authid'::regclass and s.refobjid = role_oid
+      and s.dbid in (0, (select d.oid from pg_database as d where d.datname = current_database()))
+), words as (
+    select format('role "%s" is still needed: ', pg_get_userbyid(role_oid))
+           || string_agg(p.what, '; ') as problem
+    from (select p.what from pins as p order by p.what limit 5) as p
+)
+select case when w.problem is null then format('drop role %I', pg_get_userbyid(role_oid))
+            else format('do %L', format($do$begin
+    raise exception using
+        errcode = 'dependent_objects_still_exist',
+        message = %L,
+        hint = 'Mend that, then ask ensure.plan_retire_role_v1 again.';
+end$do$, w.problem)) end,
+       coalesce(w.problem || format(' (%s)', (select string_agg(distinct p.pinned, ', ')
+                                              from pins as p)),
+                'nothing depends on it, its memberships go with it')
+from words as w
+$fn$;
+
+comment on function ensure._retire_last_v1(oid) is
+    'DROP ROLE, or a statement that fails where something still pins the role.';
+
+create function ensure._retire_steps_v1(
+    role_oid oid,
+    heir name
+)
+returns table (statement text, locks text, why text, database name, missing text, remedy text)
+language plpgsql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _retire_steps_v1: the next statements that retire a role, up to the first barrier.
+declare
+    c_name constant name := pg_get_userbyid(role_oid);
+    c_may record := ensure._lacks_role_v1(c_name);
+    c_lacks constant text := case when not pg_has_role(role_oid, 'USAGE')
+                                  then 'the rights of role ' || quote_ident(c_name) end;
+    c_gives constant text := format('grant %s to %I', quote_ident(c_name), current_user);
+    v_found boolean;
+begin
+    if role_oid is null then
+        return;
+    end if;
+    return query
+    select format('alter role %I nologin connection limit 0', c_name), null, 'keeps it from coming'
+           ' back; sessions that it has go on', current_database(), c_may.missing, c_may.remedy
+    from pg_roles as r where r.oid = role_oid and (r.rolcanlogin or r.rolconnlimit <> 0);
+    if found then
+        return;
+    end if;
+    return query
+    select format('select count(*) as waiting from (select pg_terminate_backend(a.pid, 5000)'
+                  ' from pg_stat_activity as a where a.usesysid = %s and a.pid <> pg_backend_pid()'
+                  ' and coalesce(a.backend_type, %L) in (%L, %L) offset 0) as t', role_oid,
+                  'client backend', 'client backend', 'walsender'), null::text,
+           format('%s sessions, pids %s', count(*), string_agg(a.pid::text, ', ' order by a.pid)),
+           current_database(),
+           case when not pg_has_role(role_oid, 'USAGE')
+                     and not pg_has_role('pg_signal_backend', 'USAGE')
+                then 'pg_signal_backend' end,
+           format('grant pg_signal_backend to %I', current_user)
+    from pg_stat_activity as a
+    where a.usesysid = role_oid and coalesce(a.backend_type, 'client backend')
+                                    in ('client backend', 'walsender')
+    having count(*) > 0;
+    if found then
+        return;
+    end if;
+    return query
+    select g.statement, null::text, g.why, current_database(), null::text, null::text
+    from ensure._retire_grants_v1(role_oid) as g;
+    if found then
+        return;
+    end if;
+    return query
+    select m.statement, m.locks, m.why, current_database(), null::text, null::text
+    from ensure._retire_moves_v1(role_oid, heir) as m;
+    if not found then
+        return query
+        select p.statement, null::text, p.why, current_database(), c_lacks, c_gives
+        from ensure._retire_purge_v1(role_oid) as p;
+    end if;
+    v_found := found;
+    return query
+    select e.statement, 'ACCESS EXCLUSIVE on each relation of the role there, at once', e.why,
+           e.database, c_lacks, c_gives
+    from ensure._retire_elsewhere_v1(role_oid, heir) as e;
+    if found or v_found then
+        return;
+    end if;
+    return query
+    select l.statement, null::text, l.why, current_database(), c_may.missing, c_may.remedy
+    from ensure._retire_last_v1(role_oid) as l;
+end
+$fn$;
+
+comment on function ensure._retire_steps_v1(oid, name) is
+    'The next statements that retire a role, up to the first barrier.';
+
+create function ensure.plan_retire_role_v1(
+    role_name name,
+    reassign_to name
+)
+returns table (
+    step_number integer,
+    statement text,
+    in_transaction boolean,
+    locks text,
+    why text,
+    database name
+)
+language sql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- plan_retire_role_v1: the statements that give what the role owns to another one, and drop it.
+--
+-- Returns  the next steps up to a barrier; no rows when the role does not exist: it is retired, or
+--          was never there. database: where to run the statement; one for another database fails
+--          here and changes nothing. why: also the right that this role lacks for it, and last what
+--          still pins the role. Order: NOLOGIN; its sessions end; what it granted to others is
+--          granted again; its objects; its privileges and default privileges; DROP ROLE
+-- Errors   22004, 22023, 42602, 42939  bad input; a role that came with the server
+--          42704  no such role as reassign_to
+--          55006  this session is the role's
+-- Locks    none. The statements: ACCESS EXCLUSIVE on one relation each, in another database on all
+-- Rights   any role may ask
+select (row_number() over ())::integer, s.statement, true, s.locks,
+       concat_ws('; ', s.why, 'this role lacks ' || s.missing,
+                 case when s.missing is not null then 'first run ' || s.remedy end), s.database
+from ensure._retire_steps_v1(ensure._check_retired_v1(role_name, reassign_to), reassign_to) as s
+$fn$;
+
+comment on function ensure.plan_retire_role_v1(name, name) is
+    'The statements that give what the role owns to another one, and drop it.';
+
+-- migrate:down
+drop function ensure.plan_retire_role_v1(name, name);
+drop function ensure._retire_steps_v1(oid, name);
+drop function ensure._retire_last_v1(oid);
+drop function ensure._retire_purge_v1(oid);
+drop function ensure._retire_elsewhere_v1(oid, name);

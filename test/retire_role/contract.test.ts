@@ -1,0 +1,233 @@
+import { describe, expect, test } from 'vitest';
+import { withConnection } from '../../scripts/connection.js';
+import { at } from '../../scripts/harness/databases.js';
+import { withSessions, type Session } from '../../scripts/harness/sessions.js';
+import { expectError, major, surroundings } from '../context.js';
+import { as, withRoles, type Roles } from '../ensure_role/roles.js';
+import { everything } from '../ensure_owner/objects.js';
+import { withoutGuard } from '../mutate.js';
+
+interface Step {
+    statement: string;
+    why: string;
+    database: string;
+}
+
+const plan = ({ role }: Roles): string => `select * from ensure.plan_retire_role_v1('${role('x')}', '${role('y')}')`;
+const ask = async (session: Session, roles: Roles): Promise<Step[]> => {
+    await session.run('begin read only');
+    const steps = await session.run(plan(roles));
+    await session.run('rollback');
+    return steps as unknown as Step[];
+};
+
+/** A second database, migrated like the first, with a session as the superuser. */
+async function withSecond(roles: Roles, body: (second: Session, name: string) => Promise<void>): Promise<void> {
+    const name = `${roles.database.name}_2`;
+    roles.alsoDrops(name);
+    await withConnection(surroundings.server.admin, (sql) => sql`create database ${sql(name)} template ${sql(surroundings.server.template)}`);
+    await withSessions(at(surroundings.server.admin, name), ['second'], ({ second }) => body(second, name));
+}
+
+const people = ({ role }: Roles): string => ['x', 'y', 'z', 'bob', 'group'].map((name) => `create role "${role(name)}" login`).join(';');
+
+/** What x may have in a database: objects, privileges, default privileges, policies, settings; what others have from it. */
+const belongings = ({ role }: Roles, database: string): string => `
+    ${everything};
+    create table public.kept (id int, k int); insert into public.kept values (1, 1);
+    alter table public.kept owner to "${role('z')}"; alter table public.kept enable row level security;
+    create policy shared on public.kept to "${role('x')}", "${role('bob')}" using (true);
+    grant select, update (k) on public.kept to "${role('x')}" with grant option;
+    grant usage on schema public to "${role('x')}"; grant connect on database "${database}" to "${role('x')}";
+    grant execute on function pg_read_file(text) to "${role('x')}";
+    alter role "${role('x')}" in database "${database}" set work_mem = '5MB';
+    alter default privileges for role "${role('x')}" grant select on tables to "${role('bob')}";
+    alter default privileges for role "${role('z')}" in schema a grant select on tables to "${role('x')}", "${role('bob')}";
+    create user mapping for "${role('x')}" server srv;
+    set role "${role('x')}"; grant select, update (k) on public.kept to "${role('bob')}"; reset role;
+    select lo_create(4711); alter large object 4711 owner to "${role('x')}";
+    create publication pub; alter publication pub owner to "${role('x')}";
+    do $$ declare s text; begin
+        for s in select statement from ensure.plan_owner_v1('${role('x')}', '{a}') loop execute s; end loop;
+    end $$;
+    alter server srv owner to "${role('x')}"`;
+
+const bobHas = ({ role }: Roles): string => `
+    select has_table_privilege('${role('bob')}', 'public.kept', 'SELECT') as selects, has_column_privilege('${role('bob')}', 'public.kept', 'k', 'UPDATE') as updates,
+           (select count(*)::int from pg_policy where '"${role('bob')}"'::regrole = any (polroles)) as policies,
+           (select count(*)::int from pg_default_acl, aclexplode(defaclacl) as a where a.grantee = '"${role('bob')}"'::regrole
+                and defaclrole = '"${role('z')}"'::regrole) as defaults,
+           (select count(*)::int from public.kept) as rows`;
+const allOfIt = { selects: true, updates: true, policies: 1, defaults: 1, rows: 1 };
+
+describe('a role with belongings in two databases', () => {
+    test('is gone when the rows were run in their databases until none is left; what others have from it stays', () =>
+        withRoles(['first'], (sessions, roles) => withSecond(roles, async (second, name) => {
+            const { first } = sessions;
+            const { role, database } = roles;
+            await first.run(people(roles));
+            await first.run(`grant "${role('group')}" to "${role('x')}" with admin option; grant "${role('x')}" to "${role('z')}"`);
+            await as(first, role('x'), () => first.run(`grant "${role('group')}" to "${role('bob')}" with admin option`));
+            await first.run(belongings(roles, database.name));
+            await second.run(belongings(roles, name));
+            await first.run('create extension hstore');
+            await first.run(`update pg_extension set extowner = '"${role('x')}"'::regrole where extname = 'hstore';
+                insert into pg_shdepend select (select oid from pg_database where datname = current_database()), 'pg_extension'::regclass,
+                    oid, 0, 'pg_authid'::regclass, extowner, 'o' from pg_extension where extname = 'hstore'`); // as CREATE EXTENSION by x does
+            await second.run(`alter database "${name}" owner to "${role('x')}"`);
+            const owns = (whose: string): string => `select dbid, classid, objid from pg_shdepend where deptype = 'o'
+                and refobjid = '"${role(whose)}"'::regrole and classid not in ('pg_default_acl'::regclass, 'pg_user_mapping'::regclass) order by 1, 2, 3`;
+            const owned = await first.run(owns('x'));
+
+            const there = new Map([[database.name, first], [name, second]]);
+            const whys: string[] = [];
+            for (let asks = 0; ; asks += 1) {
+                expect(asks).toBeLessThan(30);
+                const here = asks % 2 ? name : database.name;
+                const steps = await ask(asks % 2 ? second : first, roles);
+                if (!steps.length) break;
+                for (const { database: place, statement, why } of asks > 5 ? steps : steps.slice(0, 1)) { // at first as if killed after each
+                    const { code } = await there.get(place)?.attempt(statement) ?? { code: 'no such database' };
+                    expect(code, statement).toMatch(place === here ? /^ok$/ : /^(ok|2BP01)$/); // bob's privileges there come first
+                    whys.push(why);
+                }
+            }
+            expect(await first.run(`select from pg_roles where rolname = '${role('x')}'`)).toEqual([]);
+            expect(whys[0]).toMatch(/keeps it from coming back/);
+            expect(whys.at(-1)).toMatch(/nothing depends on it/);
+            expect(await first.run(bobHas(roles))).toEqual([allOfIt]);
+            expect(await second.run(bobHas(roles))).toEqual([allOfIt]);
+            expect(await first.run(`select pg_has_role('${role('bob')}', '${role('group')}', 'USAGE WITH ADMIN OPTION') as has`)).toEqual([{ has: true }]);
+            expect(await first.run(owns('y'))).toEqual(owned);
+            expect(owned.length).toBeGreaterThan(80);
+            expect(await first.run('select pg_get_userbyid(datdba) as owner from pg_database where datname = $$' + name + '$$')).toEqual([{ owner: role('y') }]);
+            expect(await first.run("select pg_get_userbyid(extowner) as owner from pg_extension where extname = 'hstore'")).toEqual([{ owner: role('y') }]);
+            expect(await first.run(plan(roles))).toEqual([]);
+        })), 120_000);
+
+    test('a psql that goes on after errors, in one database, does no harm', () =>
+        withRoles(['first'], (sessions, roles) => withSecond(roles, async (second, name) => {
+            const { first } = sessions;
+            const { role, database } = roles;
+            await first.run(people(roles));
+            await first.run(belongings(roles, database.name));
+            await second.run(belongings(roles, name));
+            const counted = `select deptype, count(*)::int from pg_shdepend where refobjid = '"${role('x')}"'::regrole
+                and dbid = (select oid from pg_database where datname = '${name}') group by 1 order by 1`;
+            const before = await first.run(counted);
+            for (let round = 0; round < 6; round += 1) {
+                for (const { statement } of await ask(first, roles)) await first.attempt(statement);
+            }
+            const left = await ask(first, roles);
+            expect(left.map(({ database: place }) => place)).toEqual([name]);
+            expect((await first.attempt(left[0]?.statement ?? '')).code).toBe('55000');
+            expect(await first.run(counted)).toEqual(before);
+            expect(await first.run(bobHas(roles))).toEqual([allOfIt]);
+            // There it refuses, too: bob has privileges from x alone.
+            expect((await second.attempt(left[0]?.statement ?? '')).code).toBe('2BP01');
+            expect(await first.run(counted)).toEqual(before);
+        })), 60_000);
+
+    test('negative control: without what is granted again bob loses what x granted', () =>
+        withRoles(['first'], async ({ first }, roles) => {
+            await first.run(people(roles));
+            await first.run(belongings(roles, roles.database.name));
+            await withoutGuard(first, '_retire_grants_v1', 'order by 1', 'limit 0');
+            for (let round = 0; round < 6; round += 1) {
+                for (const { statement } of await ask(first, roles)) await first.attempt(statement);
+            }
+            expect(await first.run(bobHas(roles))).toEqual([{ ...allOfIt, selects: false, updates: false }]);
+        }));
+});
+
+describe('barriers', () => {
+    test('NOLOGIN first, and alone; then the sessions, that end; only then objects', () =>
+        withRoles(['dba'], async ({ dba }, roles) => {
+            const { role } = roles;
+            await dba.run(`${people(roles)}; alter role "${role('x')}" password 'secret'; create table t (); alter table t owner to "${role('x')}"`);
+            const url = at(surroundings.server.admin, roles.database.name, { name: role('x'), password: 'secret' });
+            await withSessions(url, ['app'], async ({ app }) => {
+                await app.run('select 1');
+                const [first, ...rest] = await ask(dba, roles);
+                expect([first?.statement, rest]).toEqual([`alter role ${role('x')} nologin connection limit 0`, []]);
+                await dba.run(String(first?.statement));
+                const [second, ...more] = await ask(dba, roles);
+                expect([second?.why, more]).toEqual([expect.stringContaining(`${app.pid}`), []]);
+                expect(Object.keys((await dba.run(String(second?.statement)))[0] ?? {})).toEqual(['waiting']);
+                expect((await app.attempt('select 1')).code).not.toBe('ok');
+                expect((await ask(dba, roles)).map(({ statement }) => statement)).toEqual([`alter table public.t owner to ${role('y')}`]);
+            });
+        }));
+
+    test('the purge refuses while the role owns something, in another database, and when the role is gone', () =>
+        withRoles(['dba'], async ({ dba }, roles) => {
+            const { role } = roles;
+            await dba.run(`${people(roles)}; alter role "${role('x')}" nologin connection limit 0; create table t (); grant select on t to "${role('x')}"`);
+            const [purge] = await ask(dba, roles);
+            expect(purge?.why).toMatch(/^its privileges/);
+            await dba.run(`create table u (); alter table u owner to "${role('x')}"`);
+            expect((await dba.attempt(String(purge?.statement))).code).toBe('2BP01');
+            expect(await dba.run("select to_regclass('u') is not null as there")).toEqual([{ there: true }]);
+            await dba.run(String(purge?.statement).replace('if exists', 'if false and exists')); // the control
+            expect(await dba.run("select to_regclass('u') is not null as there")).toEqual([{ there: false }]);
+            await withConnection(surroundings.server.admin, async (sql) => {
+                await expect(sql.unsafe(String(purge?.statement))).rejects.toMatchObject({ code: '55000' });
+            });
+        }));
+
+    test('a prepared transaction of the role pins it, and is named', () =>
+        withRoles(['dba'], async ({ dba }, roles) => {
+            const { role } = roles;
+            await dba.run(`${people(roles)}; create table t (i int); grant insert on t to "${role('x')}"`);
+            await as(dba, role('x'), () => dba.run(`begin; insert into t values (1); prepare transaction '${role('x')}'`));
+            await dba.run(`revoke insert on t from "${role('x')}"; alter role "${role('x')}" nologin connection limit 0`);
+            const [last, ...more] = await ask(dba, roles);
+            expect(more).toEqual([]);
+            expect(last?.why).toContain(`prepared transaction '${role('x')}'`);
+            expect(expectError(await dba.attempt(String(last?.statement)), '2BP01').hint).toMatch(/ask/);
+            await dba.run(`commit prepared '${role('x')}'`);
+            expect((await ask(dba, roles)).map(({ statement }) => statement)).toEqual([`drop role ${role('x')}`]);
+        }));
+});
+
+describe('who asks', () => {
+    test('a role without rights gets the rows, each with the right that is missing', () =>
+        withRoles(['dba'], async ({ dba }, roles) => {
+            const { role } = roles;
+            await dba.run(`${people(roles)}; grant usage on schema ensure to "${role('bob')}"; create table t (); alter table t owner to "${role('x')}"`);
+            const whys = (): Promise<string[]> => as(dba, role('bob'), async () => (await ask(dba, roles)).map(({ why }) => why));
+            expect(await whys()).toEqual([expect.stringContaining('this role lacks CREATEROLE; first run alter role')]);
+            await dba.run(`alter role "${role('x')}" nologin connection limit 0`);
+            expect(await whys()).toEqual([expect.stringContaining(`this role lacks the rights of role ${role('x')}; first run grant`)]);
+            await dba.run(`alter table t owner to "${role('y')}"; grant select on t to "${role('x')}"`);
+            expect(await whys()).toEqual([expect.stringContaining(`this role lacks the rights of role ${role('x')}`)]);
+            await dba.run(`revoke select on t from "${role('x')}"`);
+            expect(await whys()).toEqual([expect.stringContaining('this role lacks CREATEROLE')]);
+        }));
+
+    test('from 16 on one with CREATEROLE and without ADMIN is told so', (context) =>
+        major < 16 ? context.skip('before 16 CREATEROLE is enough') : withRoles(['dba'], async ({ dba }, roles) => {
+            const { role } = roles;
+            await dba.run(`${people(roles)}; alter role "${role('bob')}" createrole; grant usage on schema ensure to "${role('bob')}"`);
+            const [step] = await as(dba, role('bob'), () => ask(dba, roles));
+            expect(step?.why).toContain(`this role lacks ADMIN on role ${role('x')}`);
+        }));
+});
+
+describe('bad input', () => {
+    test.each([
+        ['22004', "null, 'y'"], ['22004', "'x', null"], ['22023', "'x', 'x'"], ['42602', "'', 'y'"], ['42939', "'public', 'y'"],
+        ['42939', "'pg_monitor', 'y'"], ['42939', "'postgres', 'y'"], ['42704', "'x', 'nobody'"], ['55006', "'me', 'y'"],
+    ])('%s for %s', (code, input) =>
+        withRoles(['dba'], async ({ dba }, { role }) => {
+            await dba.run(`create role "${role('x')}"; create role "${role('y')}"; create role "${role('me')}" superuser`);
+            const call = `select * from ensure.plan_retire_role_v1(${input.replaceAll(/'(x|y|me)'/g, (_, name: string) => `'${role(name)}'`)})`;
+            if (code !== '55006') return void expect(expectError(await dba.attempt(call), code).hint).not.toBe('');
+            await as(dba, role('me'), async () => void expectError(await dba.attempt(call), code));
+        }));
+
+    test('a role that does not exist is retired', () =>
+        withRoles(['dba'], async ({ dba }) => {
+            expect(await dba.run("select * from ensure.plan_retire_role_v1('nobody', 'nobody')")).toEqual([]);
+        }));
+});
