@@ -121,7 +121,7 @@ describe('others at work', () => {
     test('negative control: with the tables locked first the reader of the view meets them', () =>
         withRoles(['a', 'b'], async ({ a, b }, roles) => {
             await a.run(`${small(roles)}; create view a.w as select 1 as x`);
-            await withoutGuard(a, '_make_changes_v1', 'relation = busy and busy <> all (v_relations)', 'relation = busy and false');
+            await withoutGuard(a, '_make_changes_v1', 'if busy is null or', 'if true or');
             await withoutGuard(a, '_make_changes_v1', 'then greatest(v_wait, 50)', 'then 60000');
             await a.run('begin; select * from a.w');
             const second = b.start(call(roles, ", max_wait => '60 s', max_block => '60 s'"));
