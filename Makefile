@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help node migrate status test test-long chaos hunt bench bench-unique bench-stall bench-row bench-merge lint typecheck psql sql run start stop clean
+.PHONY: help node migrate status test test-long chaos hunt bench bench-unique bench-stall bench-row bench-merge bench-roles lint typecheck psql sql run start stop clean
 
 # A dollar sign in Q reaches the shell as it is.
 override Q := $(value Q)
@@ -43,6 +43,9 @@ bench-row: dist/cli.js ## measure ensure_row_v1 beside what people write (PG=14 
 
 bench-merge: dist/cli.js ## measure what docs/merge.md quotes: 30,000 parents merged by three (PG=14 to PG=18)
 	@PG=$(PG) node dist/bench-merge.js
+
+bench-roles: dist/cli.js ## measure what fails of GRANT, ALTER ROLE and the like at once, beside ensure_*; 10,000 objects already right (PG=14 to PG=18)
+	@PG=$(PG) node dist/bench-roles.js
 
 lint: node_modules/.installed ## check the style of the code
 	@npm run --silent lint

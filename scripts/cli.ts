@@ -13,7 +13,9 @@ import { resolveDatabase, type Database } from './database.js';
 import { stopDevelopment } from './development.js';
 import { codeOf, exitCodes, UserError } from './errors.js';
 import { failureOf } from './failure.js';
+import { addPasswordCommand } from './password/command.js';
 import { answers, json, message, table } from './print.js';
+import { addRehearseCommand } from './rehearse/command.js';
 import { addRunCommand } from './run/command.js';
 import { spinning } from './spinner.js';
 
@@ -29,7 +31,7 @@ const program = new Command('pg-ensure').description(description).version(versio
 Environment:
   DATABASE_URL   the database to work on; without it an embedded PostgreSQL is started for this folder
   MIGRATION_DATABASE_URL
-                 preferred by migrate, rollback, resolve and run: another role, or the server itself behind a pooler
+                 preferred by migrate, rollback, resolve, run, rehearse and password: another role, or the server itself behind a pooler
   PG_ENSURE_SKIP 1: migrate applies nothing, another runner does
   PG             major version of the embedded PostgreSQL: ${majors.join(', ')} (default ${defaultMajor})
   PG_CONTAINER   an image to run with Docker instead of it, such as timescale/timescaledb:latest-pg17
@@ -43,12 +45,14 @@ Exit codes:
   11 diverged: files were edited or are out of order
   12 no database can be reached, or it does not let us look
   13 --max-wait is spent
-  14 findings: the files are wrong (verify), a budget or roles differ (check)
+  14 findings: the files are wrong (verify), a budget or roles differ (check), nobody can tell (password)
   128 and more: ended by that signal`);
 
 const surface = { open: openFrom, print, complain, guide };
 addMigrationCommands(program, surface);
 addRunCommand(program, surface);
+addRehearseCommand(program, surface);
+addPasswordCommand(program, surface);
 
 program.command('sql').description('run SQL and print the rows, where there is no psql')
     .argument('<query>', 'one or several statements').option('--json', 'print rows as JSON, values as text')

@@ -10,7 +10,7 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 -- _check_role_v1: wanted says what ensure_role_v1 takes.
 --
--- Errors   22004, 22007, 22008, 22023, 42602, 42939  bad input
+-- Errors   22004, 22007, 22023, 42602, 42939  bad input
 declare
     c_name constant text := wanted ->> 'role_name';
     c_place constant text := coalesce('role "' || c_name || '"', 'the role');
@@ -39,9 +39,13 @@ begin
             hint = format('pg-ensure password %I makes the verifier from a password, and sends it.',
                           c_name);
     end if;
-    if wanted ->> 'valid_until' <> '' then
-        perform (wanted ->> 'valid_until')::timestamptz;
-    end if;
+    perform (wanted ->> 'valid_until')::timestamptz;
+exception when invalid_datetime_format or datetime_field_overflow then
+    raise exception using
+        errcode = 'invalid_datetime_format',
+        message = format('valid_until of %s is no time', c_place),
+        detail = format('It is "%s".', wanted ->> 'valid_until'),
+        hint = 'Give a time with its zone, such as 2030-01-01 00:00+00, or infinity.';
 end
 $fn$;
 
@@ -126,9 +130,11 @@ begin
         return;
     end if;
     v_change.seen := has_table_privilege('pg_authid', 'SELECT');
-    if v_change.seen and (select a.rolpassword from pg_authid as a where a.rolname = c_name)
-                         = wanted ->> 'password_verifier' then
-        return;
+    if v_change.seen then -- a query of its own: to plan it takes the right to read
+        if (select a.rolpassword from pg_authid as a where a.rolname = c_name)
+           = wanted ->> 'password_verifier' then
+            return;
+        end if;
     end if;
     v_change.object := format('password of role %I', c_name);
     v_change.outcome := 'set';

@@ -125,7 +125,10 @@ begin
         if not ensure._superuser_v1() then
             if (select r.rolsuper from pg_roles as r where r.oid = v_wanted.oid) then
                 v_change.missing := 'SUPERUSER';
-            elsif not coalesce(pg_has_role(v_wanted.oid, 'USAGE WITH ADMIN OPTION'), not c_old)
+            elsif v_wanted.oid is null then -- who creates it may grant it
+                select l.* into v_change.missing, v_change.remedy
+                from ensure._lacks_role_v1(v_wanted.parent) as l;
+            elsif not pg_has_role(v_wanted.oid, 'USAGE WITH ADMIN OPTION')
                   and not (c_old and (select r.rolcreaterole from pg_roles as r
                                       where r.rolname = current_user)) then
                 v_change.missing := format('ADMIN on role %I', v_wanted.parent);

@@ -55,20 +55,22 @@ as $fn$
 --
 -- Errors   as listed by ensure_roles_v1
 declare
-    c_known constant text[] := array(
-        select r.role ->> 'role_name' from jsonb_array_elements(spec -> 'roles') as r (role)
-        where r.role ->> 'role_name' is not null);
+    v_known text[];
     v_wanted jsonb;
 begin
     perform ensure._check_wanted_v1(spec, 'the document', '{}',
         '{"roles": "array", "owners": "array", "grants": "array"}');
+    v_known := array(
+        select r.role ->> 'role_name'
+        from jsonb_array_elements(nullif(spec -> 'roles', 'null')) as r (role)
+        where r.role ->> 'role_name' is not null);
     for v_wanted in
         select r.wanted
         from jsonb_array_elements(nullif(spec -> 'roles', 'null'))
              with ordinality as r (wanted, place)
         order by r.place
     loop
-        return query select c.* from ensure._diff_role_v1(v_wanted, c_known) as c;
+        return query select c.* from ensure._diff_role_v1(v_wanted, v_known) as c;
     end loop;
     for v_wanted in
         select o.wanted
@@ -76,7 +78,7 @@ begin
              with ordinality as o (wanted, place)
         order by o.place
     loop
-        return query select c.* from ensure._diff_owner_v1(v_wanted, c_known) as c;
+        return query select c.* from ensure._diff_owner_v1(v_wanted, v_known) as c;
     end loop;
     for v_wanted in
         select g.wanted
@@ -84,7 +86,7 @@ begin
              with ordinality as g (wanted, place)
         order by g.place
     loop
-        return query select c.* from ensure._diff_grants_v1(v_wanted, c_known) as c;
+        return query select c.* from ensure._diff_grants_v1(v_wanted, v_known) as c;
     end loop;
 end
 $fn$;

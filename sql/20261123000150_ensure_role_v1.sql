@@ -31,7 +31,7 @@ as $fn$
 --          each database in database_settings, null resets; in member_of false revokes; what is
 --          not named there is left alone
 -- Errors   0A000  INHERIT or SET of a membership, on a server before 16
---          22004, 22007, 22008, 22023, 42602, 42939  bad input; a password in clear text
+--          22004, 22007, 22023, 42602, 42939  bad input; a password in clear text
 --          3D000, 42704  no such database, role or setting
 --          25006, 42501  something differs, and this transaction or role may not change it: DETAIL
 --                 says which right is missing, HINT the statement that gives it

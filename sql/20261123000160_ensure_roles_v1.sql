@@ -15,7 +15,7 @@ as $fn$
 -- Returns  each change, in the order made: roles, then owners, then grants; without any, what the
 --          document names, as 'exists'. It is {"roles": […], "owners": […], "grants": […]}, of
 --          objects with the arguments of ensure_role_v1, ensure_owner_v1 and ensure_grants_v1
--- Errors   0A000, 0LP01, 22004, 22007, 22008, 22023, 2BP01, 3D000, 3F000, 42602, 42704, 42883,
+-- Errors   0A000, 0LP01, 22004, 22007, 22023, 2BP01, 3D000, 3F000, 42602, 42704, 42883,
 --                 42939, 42P01, 55P02  bad input, as ensure_role_v1, ensure_owner_v1 and
 --                 ensure_grants_v1 have it
 --          25006, 42501  something differs, and this transaction or role may not change it: DETAIL
@@ -51,7 +51,7 @@ as $fn$
 -- Returns  finding: 'missing', 'differs', 'surplus', or 'unknown' for a password that this role
 --          cannot compare; statement mends it; missing: the right that this role lacks for the
 --          statement on this server, remedy: the statement that gives it. No row: nothing differs
--- Errors   0A000, 22004, 22007, 22008, 22023, 3D000, 3F000, 42602, 42704, 42883, 42939, 42P01
+-- Errors   0A000, 22004, 22007, 22023, 3D000, 3F000, 42602, 42704, 42883, 42939, 42P01
 --                 bad input, as ensure_roles_v1
 -- Locks    none beyond catalog reads; runs read-only and on a standby
 select c.object,
@@ -80,7 +80,7 @@ as $fn$
 -- Returns  one row for each change, in the order to run them; none when nothing differs. why names
 --          a right that this role lacks. Where this role cannot compare a password there is no row
 --          for it, but with a role that is created
--- Errors   0A000, 22004, 22007, 22008, 22023, 3D000, 3F000, 42602, 42704, 42883, 42939, 42P01
+-- Errors   0A000, 22004, 22007, 22023, 3D000, 3F000, 42602, 42704, 42883, 42939, 42P01
 --                 bad input, as ensure_roles_v1
 -- Locks    none beyond catalog reads; runs read-only and on a standby
 select (row_number() over ())::integer, c.statement, true,

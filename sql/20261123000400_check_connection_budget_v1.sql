@@ -19,7 +19,8 @@ begin
         select d.key, d.value, d.value ->> 'pool' as pool, d.value ->> 'replicas' as replicas
         from jsonb_each(case when coalesce(jsonb_typeof(declared), 'null') in ('object', 'null')
                              then nullif(declared, 'null')
-                             else jsonb_build_object('declared', declared) end) as d
+                             else jsonb_build_object('declared', jsonb_build_array(declared))
+                        end) as d
     loop
         if jsonb_typeof(v_entry.value) = 'object' then
             v_bad := v_entry.value - array['pool', 'replicas'] <> '{}'

@@ -208,7 +208,7 @@ describe('who may', () => {
             const call = ensure(app, `, password_verifier => '${verifier}'`);
             await as(dba, deployer, async () => {
                 expect(lines(await dba.run(call))).toEqual([`role ${app} created`, `password of role ${app} set`]);
-                expect(lines(await dba.run(call))).toEqual([`password of role ${app} set`]);
+                for (let n = 0; n < 8; n++) expect(lines(await dba.run(call))).toEqual([`password of role ${app} set`]); // also by a generic plan
             });
         }));
 

@@ -1,0 +1,163 @@
+import { execFile } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { expectError, major } from '../context.js';
+import { as, lines, withRoles } from '../ensure_role/roles.js';
+import { builtCli } from '../migrate/context.js';
+
+const literal = (value: unknown): string => `'${JSON.stringify(value).replaceAll('\'', '\'\'')}'`;
+const ensure = (spec: unknown): string => `select * from ensure.ensure_roles_v1(${literal(spec)})`;
+const check = (spec: unknown): string => `select * from ensure.check_roles_v1(${literal(spec)})`;
+const plan = (spec: unknown): string => `select * from ensure.plan_roles_v1(${literal(spec)})`;
+const verifier = 'SCRAM-SHA-256$4096:LkkGxTCt1yTfEmWm7HIU6A==$TVlXq6l2ZjzGGpQ5J9kPpGH6Zjd3Yb1mOLrL8eJ8l0c=:Uq9GKpJ1cUoC3mW2mXIrXhR4cFvVvH1gqqqZ2G3gq7k=';
+
+const documentOf = (role: (name: string) => string) => ({
+    roles: [
+        { role_name: role('owner'), login: true, connection_limit: 5, settings: { work_mem: '1MB' } },
+        { role_name: role('app'), login: true, member_of: [role('group')], password_verifier: verifier },
+        { role_name: role('group') },
+    ].reverse(),
+    owners: [{ new_owner: role('owner'), schemas: ['app'] }],
+    grants: [{ grantee: role('group'), access: ['read'], schemas: ['app'], creators: [role('owner')], mode: 'exact' }],
+});
+const objects = 'create schema app; create table app.t (x int); create view app.v as select * from app.t';
+
+describe('one document', () => {
+    test('makes what it names before it gives it: roles, then owners, then grants; then it exists', () =>
+        withRoles(['dba'], async ({ dba }, { role }) => {
+            await dba.run(objects);
+            const spec = documentOf(role);
+            const differing = await dba.run(check(spec));
+            const changed = await dba.run(ensure(spec));
+            expect(changed.map(({ object }) => object)).toEqual(differing.map(({ object }) => object));
+            expect(new Set(lines(changed).map((line) => line.split(' ').at(-1)))).toEqual(new Set(['created', 'set', 'granted', 'altered']));
+            expect(lines(await dba.run(ensure(spec)))).toEqual([
+                `role ${role('group')} exists`, `role ${role('app')} exists`, `role ${role('owner')} exists`, 'owner of schema app exists',
+                `grants of role ${role('group')} exists`,
+            ]);
+            expect(await dba.run(check(spec))).toEqual([]);
+        }));
+
+    test('the statements of the plan, each a transaction, in any number of runs, make the same', () =>
+        withRoles(['dba'], async ({ dba }, { role }) => {
+            await dba.run(objects);
+            const spec = documentOf(role);
+            for (let turn = 0; (await dba.run(plan(spec))).length; turn++) {
+                expect(turn).toBeLessThan(50);
+                const rows = await dba.run(plan(spec));
+                expect(rows.map(({ step_number: n, in_transaction: within }) => [n, within])).toEqual(rows.map((_, n) => [n + 1, true]));
+                for (const { statement } of rows.slice(0, 3)) await dba.run(String(statement)); // and the runner is killed
+            }
+            expect(await dba.run(check(spec))).toEqual([]);
+            expect((await dba.run(ensure(spec))).every(({ outcome }) => outcome === 'exists')).toBe(true);
+        }));
+
+    test('one part that may not be done: 42501 before anything is changed', () =>
+        withRoles(['dba'], async ({ dba }, { role }) => {
+            await dba.run(`${objects}; create role "${role('deployer')}" createrole; grant usage on schema ensure to "${role('deployer')}"`);
+            await as(dba, role('deployer'), async () => {
+                const { detail } = expectError(await dba.attempt(ensure(documentOf(role))), '42501');
+                expect(detail).toContain('for owner of schema app');
+            });
+            expect(await dba.run(`select rolname from pg_roles where starts_with(rolname, '${role('')}')`)).toEqual([{ rolname: role('deployer') }]);
+        }));
+
+    test('check_roles_v1 says for each statement what is missing, and the remedies mend all of it', () =>
+        withRoles(['dba'], async ({ dba }, { role }) => {
+            const deployer = role('deployer');
+            await dba.run(`create role "${deployer}"; grant usage on schema ensure to "${deployer}"; create role "${role('owner')}"; create role "${role('before')}";
+                create schema app authorization "${role('before')}"; set role "${role('before')}"; create table app.t (x int); create view app.v as select 1; reset role`);
+            const spec = documentOf(role);
+            for (let turn = 0; ; turn++) { // one right may be missing behind another
+                const rows = await as(dba, deployer, () => dba.run(check(spec)));
+                const remedies = new Set(rows.filter(({ missing }) => missing !== null).map(({ remedy }) => String(remedy)));
+                if (!remedies.size) break;
+                expect([...remedies], JSON.stringify(rows, null, 1)).not.toContain('null');
+                expect(turn).toBeLessThan(4);
+                for (const remedy of remedies) await dba.attempt(remedy);
+                if (turn === 0) expect([...remedies]).toContain(`alter role ${deployer} createrole`);
+            }
+            expect((await as(dba, deployer, () => dba.run(ensure(spec)))).length).toBeGreaterThan(5);
+            expect((await as(dba, deployer, () => dba.run(check(spec)))).map(({ object, finding }) => [object, finding]))
+                .toEqual([[`password of role ${role('app')}`, 'unknown']]); // it may not read pg_authid
+            expect(await as(dba, deployer, () => dba.run(plan(spec)))).toEqual([]);
+        }));
+
+    test('it answers read-only, and on nothing at all', () =>
+        withRoles(['dba'], async ({ dba }, { role }) => {
+            await dba.run(objects);
+            await dba.run('begin read only');
+            expect((await dba.run(plan(documentOf(role)))).length).toBeGreaterThan(5);
+            await dba.run('commit');
+            for (const empty of [{}, { roles: [] }, { roles: null, owners: [], grants: null }]) expect(await dba.run(ensure(empty))).toEqual([]);
+        }));
+
+    test.each([
+        ['null', '22004', null], ['a list', '22023', []], ['a part that is not known', '22023', { rules: [] }], ['roles that are an object', '22023', { roles: {} }],
+        ['a role that is text', '22023', { roles: ['app'] }], ['a role without a name', '22004', { roles: [{ login: true }] }],
+        ['a role with a key that is not known', '22023', { roles: [{ role_name: 'x', log_in: true }] }],
+        ['a value of another type', '22023', { roles: [{ role_name: 'x', login: 'yes' }] }],
+        ['a limit with a fraction', '22023', { roles: [{ role_name: 'x', connection_limit: 1.5 }] }],
+        ['a date that is none', '22007', { roles: [{ role_name: 'x', valid_until: 'soon' }] }],
+        ['a name that is too long', '42602', { roles: [{ role_name: 'x'.repeat(64) }] }],
+        ['an owner that is nowhere', '42704', { owners: [{ new_owner: 'no such role', schemas: ['public'] }] }],
+        ['a grantee that is nowhere', '42704', { grants: [{ grantee: 'no such role', access: ['read'], schemas: ['public'] }] }],
+    ])('bad input: %s', (_what, code, spec) =>
+        withRoles(['dba'], async ({ dba }) => {
+            for (const call of [ensure, check, plan]) {
+                const sql = spec === null ? call(spec).replace("'null'", 'null') : call(spec);
+                expect(expectError(await dba.attempt(sql), code).hint).not.toBe('');
+            }
+        }));
+});
+
+describe('pg-ensure check', () => {
+    const run = (url: string, ...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> => new Promise((resolve) => {
+        execFile(process.execPath, [builtCli, 'check', ...args], { env: { ...process.env, DATABASE_URL: url } }, (error, stdout, stderr) => {
+            resolve({ code: error ? Number(error.code) : 0, stdout, stderr });
+        });
+    });
+
+    test('--roles and --budget: exit code 14 with findings, 0 without; --json', () =>
+        withRoles(['dba'], async ({ dba }, { role, database: { admin } }) => {
+            const folder = mkdtempSync(join(tmpdir(), 'pg-ensure-check-'));
+            try {
+                await dba.run(objects);
+                const file = (name: string, value: unknown): string => {
+                    writeFileSync(join(folder, name), typeof value === 'string' ? value : JSON.stringify(value));
+                    return join(folder, name);
+                };
+                const roles = file('roles.json', documentOf(role));
+                const differing = await run(admin, '--roles', roles);
+                expect(differing.code).toBe(14);
+                expect(differing.stdout).toContain(`role ${role('app')}`);
+                await dba.run(ensure(documentOf(role)));
+                expect(await run(admin, '--roles', roles)).toMatchObject({ code: 0, stdout: expect.stringContaining('(0 rows)') as string });
+                const budget = await run(admin, '--budget', file('pools.json', { [role('app')]: { pool: 500 } }), '--json');
+                expect(budget.code).toBe(14);
+                expect(JSON.parse(budget.stdout)).toContainEqual(expect.objectContaining({ role_name: role('app'), finding: 'unlimited', declared_sessions: '500' }));
+                expect(JSON.parse(budget.stdout)).toContainEqual(expect.objectContaining({ role_name: null, finding: 'over-committed' }));
+                expect((await run(admin, '--budget')).stdout).toContain('connections are for these roles');
+                expect(await run(admin, '--roles', file('bad.json', '{"roles"'))).toMatchObject({ code: 2, stdout: '' });
+                expect(await run(admin, '--roles', join(folder, 'none.json'))).toMatchObject({ code: 2, stdout: '' });
+                expect(await run(admin, '--roles', file('unknown.json', { rules: [] }))).toMatchObject({ code: 1, stdout: '' });
+            } finally {
+                rmSync(folder, { recursive: true });
+            }
+        }));
+});
+
+test(`what a server ${major >= 16 ? 'has' : 'before 16 has not'}: memberships with INHERIT and SET in a document`, () =>
+    withRoles(['dba'], async ({ dba }, { role }) => {
+        const spec = { roles: [{ role_name: role('g') }, { role_name: role('m'), member_of: { [role('g')]: { inherit: false, set: true } } }] };
+        const outcome = await dba.attempt(ensure(spec));
+        expect(outcome.code).toBe(major >= 16 ? 'ok' : '0A000');
+    }));
+
+test.each(['"5"', '[]', '1', '{"x": -1}', '{"x": 1.5}', '{"x": {}}', '{"x": {"pool": 1, "replica": 2}}', '{"x": {"pool": "a"}}', '{"x": {"pool": 1, "replicas": -1}}', '{"x": null}'])(
+    'declared as %s is 22023', (declared) =>
+        withRoles(['dba'], async ({ dba }) => {
+            expect(expectError(await dba.attempt(`select * from ensure.check_connection_budget_v1('${declared}')`), '22023').hint).toContain('pool');
+        }));
