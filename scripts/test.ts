@@ -36,6 +36,16 @@ const fewerMajors: Record<string, readonly Major[]> = {
     'test/merge_rows/{input,policy,foreign_keys}.test.ts': ['14'],
     'test/merge_rows/{races.long,undo,plan}.test.ts': ['16'],
     'test/merge_rows/{steps,contract}.test.ts': ['15'],
+    'test/rehearse/**': ['15'],
+    'test/{password,retire_role}/**': ['14'],
+    'test/ensure_grants/{input,locks,stampede.long}.test.ts': ['17'],
+    'test/ensure_grants/steps.test.ts': ['16'],
+    'test/ensure_owner/{size,locks,input}.test.ts': ['15'],
+    'test/ensure_owner/steps.test.ts': ['14', '16'],
+    'test/ensure_role/steps.test.ts': ['14', '16'],
+    'test/ensure_role/input.test.ts': ['17'],
+    'test/ensure_roles/case.test.ts': ['14', '16'],
+    'test/ensure_roles/document.test.ts': ['15', '17'],
 };
 
 /** `make test`: vitest once for each major of PG (18, or all), then what failed on which, and one line with the sums. */

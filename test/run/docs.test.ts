@@ -22,6 +22,6 @@ test('docs/plans.md lists every option with its preset, and every exit code that
     const listed = [...page.matchAll(/^\| `(--[a-z-]+)` \| (\w*) ?\|/gm)];
     expect(listed.map(([, option]) => option).sort()).toEqual(options.sort());
     for (const [, , preset = ''] of listed) expect(help).toContain(preset && `(default: ${preset})`);
-    const { behind, noDatabase, busy } = exitCodes;
-    expect([...page.matchAll(/^\| (\d+) \| /gm)].map(([, code]) => Number(code))).toEqual([0, 1, 2, behind, noDatabase, busy]);
+    const { behind, noDatabase, busy, findings } = exitCodes;
+    expect([...page.matchAll(/^\| (\d+) \| /gm)].map(([, code]) => Number(code))).toEqual([0, 1, 2, behind, noDatabase, busy, findings]);
 });
