@@ -64,7 +64,9 @@ $fn$;
 comment on function ensure._blockers_v1(regclass[], text[]) is
     'Who holds a lock that conflicts with taking modes[i] on relations[i].';
 
-create function ensure._row_holders_v1()
+create function ensure._row_holders_v1(
+    relations regclass[]
+)
 returns text
 language sql
 stable
@@ -75,9 +77,9 @@ as $fn$
 --
 -- Returns  the open transactions that have changed rows which can be seen, as GRANT leaves no lock
 --          on the catalog; when there are none, those that have written anything in this database.
---          Null when nobody has
+--          Null when nobody has. Not those that have a lock on one of relations: _blockers_v1
 with writers as (
-    select coalesce(format('pid %s', l.pid), format('prepared transaction %L', x.gid)) as who,
+    select coalesce('pid ' || l.pid, format('prepared transaction %L', x.gid)) as who,
            a.usename, a.application_name, a.state,
            (l.transactionid in (
                select c.xmax from pg_class as c union all select c.xmax from pg_namespace as c
@@ -91,6 +93,10 @@ with writers as (
     where l.locktype = 'transactionid' and l.granted and l.mode = 'ExclusiveLock'
       and l.pid is distinct from pg_backend_pid()
       and coalesce(a.datname, x.database) = current_database()
+      and not exists (select from pg_locks as r
+                      where r.virtualtransaction = l.virtualtransaction and r.granted
+                        and r.locktype = 'relation' and r.relation = any (relations::oid[])
+                        and r.mode not in ('AccessShareLock', 'RowShareLock'))
 )
 select string_agg(h.holder, '; ' order by h.holder)
 from (select distinct concat_ws(', ', w.who, 'role ' || quote_ident(w.usename),
@@ -102,9 +108,9 @@ from (select distinct concat_ws(', ', w.who, 'role ' || quote_ident(w.usename),
       limit 5) as h
 $fn$;
 
-comment on function ensure._row_holders_v1() is
+comment on function ensure._row_holders_v1(regclass[]) is
     'Who may keep a row of the catalogs from being changed, in words.';
 
 -- migrate:down
-drop function ensure._row_holders_v1();
+drop function ensure._row_holders_v1(regclass[]);
 drop function ensure._blockers_v1(regclass[], text[]);

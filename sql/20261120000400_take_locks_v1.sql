@@ -209,8 +209,8 @@ begin
           group by regexp_replace(b.holder, ' \([A-Za-z]+ on .*$', '')
           order by 1
           limit 5) as h;
-    if v_holders is null and relations && '{pg_class}' then
-        v_holders := ensure._row_holders_v1();
+    if relations && '{pg_default_acl}' then
+        v_holders := nullif(concat_ws('; ', ensure._row_holders_v1(relations), v_holders), '');
     end if;
     raise exception using
         errcode = case when written then 'NS003' else 'lock_not_available' end,

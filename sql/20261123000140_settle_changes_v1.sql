@@ -170,14 +170,17 @@ begin
               and has_table_privilege(r.oid, 'UPDATE, DELETE, TRUNCATE')
             group by c.relation
             order by c.relation is distinct from busy, c.relation);
-        v_lead := (select min(p.place) from generate_subscripts(v_changes, 1) as p (place)
-                   where v_changes[p.place].relation = busy and busy <> all (v_relations));
-        select coalesce(array_agg(v_changes[p.place] order by p.leads desc, p.place), '{}'),
-               count(*) filter (where p.leads)
-        into v_changes, v_lead
-        from (select s.place, coalesce(s.place = v_lead or s.place < v_lead
-                                       and v_changes[s.place].relation is null, false) as leads
-              from generate_subscripts(v_changes, 1) as s (place)) as p;
+        v_lead := array_position(array(select c.relation from unnest(v_changes) as c), busy);
+        if busy is null or v_lead is null or busy = any (v_relations) then
+            v_lead := 0;
+        else
+            select array_agg(v_changes[p.place] order by p.leads desc, p.place),
+                   count(*) filter (where p.leads)
+            into v_changes, v_lead
+            from (select s.place, s.place = v_lead or s.place < v_lead
+                                  and v_changes[s.place].relation is null as leads
+                  from generate_subscripts(v_changes, 1) as s (place)) as p;
+        end if;
         begin
             for v_place in 1 .. v_lead loop
                 v_change := v_changes[v_place];
@@ -254,6 +257,38 @@ comment on function ensure._make_changes_v1(jsonb, ensure._change_v1[], regclass
                                             timestamptz) is
     'All that spec says holds, by statements of this transaction.';
 
+create function ensure._changed_catalogs_v1(
+    changes ensure._change_v1[]
+)
+returns regclass[]
+language sql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _changed_catalogs_v1: the catalogs whose rows these changes write.
+--
+-- Returns  those of roles, of objects, or both; pg_database where it is changed: who is at work on
+--          other databases is in nobody's way
+select array(
+    select k.catalog
+    from (select c.statement ~ '^(grant|revoke) .* on |^alter default |^alter .* owner to ' as acts,
+                 c.statement ~ ' (on|in) database ' as database
+          from unnest(changes) as c) as s
+    cross join lateral (
+        select unnest(case when s.acts
+            then '{pg_namespace,pg_class,pg_attribute,pg_proc,pg_type,pg_default_acl}'::regclass[]
+            else '{pg_authid,pg_auth_members,pg_db_role_setting}' end)
+        union all
+        select 'pg_database' where s.database
+    ) as k (catalog)
+    group by k.catalog
+    order by k.catalog)
+$fn$;
+
+comment on function ensure._changed_catalogs_v1(ensure._change_v1[]) is
+    'The catalogs whose rows these changes write.';
+
 create function ensure._settle_changes_v1(
     spec jsonb,
     max_wait interval,
@@ -275,8 +310,7 @@ as $fn$
 --          looks again
 declare
     c_lock_timeout constant text := current_setting('lock_timeout');
-    c_catalogs constant regclass[] := '{pg_authid,pg_auth_members,pg_db_role_setting,pg_database,'
-        'pg_namespace,pg_class,pg_attribute,pg_proc,pg_type,pg_default_acl}';
+    v_catalogs regclass[];
     v_changes ensure._change_v1[];
     v_before ensure._change_v1[];
     v_written boolean;
@@ -350,11 +384,12 @@ begin
         end;
         v_tables := v_tables || ensure._linked_relations_v1(v_tables);
         v_tries := v_tries + 1;
-        perform ensure._pause_v1(v_tables || c_catalogs || v_busy,
+        v_catalogs := ensure._changed_catalogs_v1(v_changes);
+        perform ensure._pause_v1(v_tables || v_catalogs || v_busy,
                                  array_fill('access exclusive'::text,
                                             array[cardinality(v_tables)])
                                  || array_fill('share row exclusive'::text,
-                                               array[cardinality(c_catalogs)])
+                                               array[cardinality(v_catalogs)])
                                  || 'access share'::text,
                                  v_problem, v_written, v_tries, v_end);
     end loop;
@@ -366,6 +401,7 @@ comment on function ensure._settle_changes_v1(jsonb, interval, interval) is
 
 -- migrate:down
 drop function ensure._settle_changes_v1(jsonb, interval, interval);
+drop function ensure._changed_catalogs_v1(ensure._change_v1[]);
 drop function ensure._make_changes_v1(jsonb, ensure._change_v1[], regclass, integer, timestamptz);
 drop function ensure._may_change_v1(ensure._change_v1[]);
 drop function ensure._check_locks_fit_v1(regclass[]);

@@ -114,23 +114,18 @@ cross join lateral (select array(select e.privilege_type from aclexplode(o.acl) 
                                  where e.grantee = _differing_privileges_v1.grantee)) as h (held)
 where o.owner is distinct from _differing_privileges_v1.grantee and not o.wanted <@ h.held
 union all
-select o.place, o.kind, o.class, o.oid, o.schema, o.owner, r.action, r.to_public, r.grantor,
-       r.privileges
+select o.place, o.kind, o.class, o.oid, o.schema, o.owner, f.action, e.grantee = 0, e.grantor,
+       array_agg(e.privilege_type order by e.privilege_type)
 from objects as o
-cross join lateral (
-    select f.action, e.grantee = 0 as to_public, e.grantor,
-           array_agg(e.privilege_type order by e.privilege_type) as privileges
-    from aclexplode(o.acl) as e
-    cross join lateral (select case when e.grantee <> 0 and e.privilege_type = any (o.allowed)
-                                    then 'revoke grant option for' else 'revoke' end
-                       ) as f (action)
-    where case when e.grantee = 0 then revoke_public and o.class not in ('database', 'type')
-               else exact and e.grantee = _differing_privileges_v1.grantee
-                    and o.owner <> e.grantee and o.class <> 'database'
-                    and (f.action = 'revoke' or e.is_grantable) end
-    group by f.action, e.grantee, e.grantor
-) as r
-where exact or revoke_public
+cross join lateral aclexplode(o.acl) as e
+cross join lateral (select case when e.grantee <> 0 and e.privilege_type = any (o.allowed)
+                                then 'revoke grant option for' else 'revoke' end) as f (action)
+where (exact or revoke_public)
+  and case when e.grantee = 0 then revoke_public and o.class not in ('database', 'type')
+           else exact and e.grantee = _differing_privileges_v1.grantee
+                and o.owner <> e.grantee and o.class <> 'database'
+                and (f.action = 'revoke' or e.is_grantable) end
+group by o.place, o.kind, o.class, o.oid, o.schema, o.owner, f.action, e.grantee, e.grantor
 union all
 select o.place, o.kind, o.class, o.oid, o.schema, o.owner, 'revoke', r.to_public, r.grantor,
        array_agg(format('%s (%s)', r.privilege_type, r.columns) order by r.privilege_type)

@@ -29,14 +29,14 @@ export async function withGiven<Name extends string>(
 ): Promise<void> {
     await withRoles(['dba', ...names], async (sessions, roles) => {
         const who: Who = { owner: roles.role('owner'), other: roles.role('other'), app: roles.role('app'), else: roles.role('else') };
-        const { dba } = sessions as Record<'dba', Session>;
+        const { dba } = sessions;
         for (const name of Object.values(who)) await dba.run(`create role ${name}`);
         await dba.run(`grant usage on schema ensure to ${Object.values(who).join(', ')}`);
         // internal functions are a superuser's to make
         if (empty) await dba.run(`create schema app authorization ${who.owner}; create schema more authorization ${who.owner}`);
         else await dba.run(objects(who.owner).replace(/ *create function app.win.*\n/, '')
             + `create function app.win() returns bigint language internal window as 'window_row_number'; alter function app.win() owner to ${who.owner};`);
-        await body(sessions as Record<Name | 'dba', Session>, who, roles);
+        await body(sessions, who, roles);
     });
 }
 

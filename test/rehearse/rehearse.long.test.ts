@@ -129,7 +129,7 @@ test('a grant that is there already writes its row again, and that is told; noth
     expect(first.statements[0]?.rows).toHaveLength(2);
     await other.run(call);
     const { document } = await rehearsal(url, call);
-    expect([document.changes, document.rows, document.locks]).toEqual([[], [], []]);
+    expect([document.changes, document.rows, document.locks.filter(({ object }) => object.startsWith('app.'))]).toEqual([[], [], []]);
 }));
 
 test('rows that statements return, notices, and rows written per table; a sequence that advanced is told, and has', () => withWorld(async ({ url, other }) => {
