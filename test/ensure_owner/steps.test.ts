@@ -121,7 +121,7 @@ describe('others at work', () => {
     test('negative control: with the tables locked first the reader of the view meets them', () =>
         withRoles(['a', 'b'], async ({ a, b }, roles) => {
             await a.run(`${small(roles)}; create view a.w as select 1 as x`);
-            await withoutGuard(a, '_make_changes_v1', 'relation = busy and busy <> all (v_relations)', 'relation = busy and false');
+            await withoutGuard(a, '_make_changes_v1', 'if busy is null or', 'if true or');
             await withoutGuard(a, '_make_changes_v1', /when v_change\.relation = busy and first_wait > 0\s+then greatest\(v_wait, 50\)/,
                 "when v_change.object like '% a.w' then 60000"); // else it waits a millisecond, which nobody would see
             await a.run('begin; select * from a.w');
