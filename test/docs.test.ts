@@ -84,7 +84,7 @@ An error changes nothing; the HINT of each that a function raises says what to d
 
 When PostgreSQL says 42883, "function … does not exist", it is the types: \`step\`, \`zone\` and \`origin\` are quoted text, \`ahead\` is an integer,
 \`max_block\` and \`max_wait\` are quoted intervals, \`from_value\` and \`until_value\` have one type;
-\`attributes\`, \`rows\`, \`member\`, \`keeper\` and \`losers\` are quoted JSON, or jsonb. Or the version (\`_v1\`) or the schema is missing.
+\`attributes\`, \`rows\`, \`member\`, \`keeper\`, \`losers\`, \`settings\`, \`member_of\`, \`spec\` and \`declared\` are quoted JSON, or jsonb. Or the version (\`_v1\`) or the schema is missing.
 
 `;
         expect(sections.join('\n'), 'a line that begins with no code').not.toContain('| ? |');

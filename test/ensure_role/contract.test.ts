@@ -152,8 +152,9 @@ describe('memberships', () => {
             }
         }));
 
-    test.runIf(major >= 16)('memberships of several grantors: an option that one of them gave is taken from each', () =>
+    test('memberships of several grantors: an option that one of them gave is taken from each', (context) =>
         withApp(async (dba, app) => {
+            if (major < 16) context.skip('before 16 a membership has one grantor');
             await dba.run(`${ensure(`${app}_g`)}; ${ensure(`${app}_boss`)}; grant "${app}_g" to "${app}_boss" with admin true`);
             await dba.run(ensure(app));
             await dba.run(`grant "${app}_g" to "${app}" with admin true; grant "${app}_g" to "${app}" with admin true granted by "${app}_boss"`);
