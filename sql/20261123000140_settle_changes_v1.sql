@@ -361,10 +361,7 @@ begin
                 v_busy := to_regclass(nullif(v_name, ''));
             when duplicate_object or unique_violation then -- another made it
                 get stacked diagnostics v_problem = message_text;
-            when internal_error then -- "tuple concurrently updated", or something worse
-                if clock_timestamp() >= v_end then
-                    raise;
-                end if;
+            when internal_error then -- "tuple concurrently updated"; what is worse is said in the end
                 get stacked diagnostics v_problem = message_text;
             when undefined_object or undefined_table or undefined_function
                  or invalid_schema_name or invalid_catalog_name then -- dropped since we looked?

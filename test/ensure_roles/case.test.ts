@@ -4,6 +4,7 @@ import { withConnection } from '../../scripts/connection.js';
 import { at } from '../../scripts/harness/databases.js';
 import { connectOptions, settle, withSessions } from '../../scripts/harness/sessions.js';
 import { withRoles } from '../ensure_role/roles.js';
+import { lines, rehearsal } from '../rehearse/context.js';
 import { catalogs, document, gatewayDocument, withTracksolid, type Case } from './tracksolid.js';
 
 const literal = (value: unknown): string => `'${JSON.stringify(value).replaceAll('\'', '\'\'')}'`;
@@ -17,6 +18,20 @@ async function applied(world: Case): Promise<void> {
 }
 
 describe('a service of four schemas leaves the superuser', () => {
+    test('rehearsed first: what would change and be locked is told, and nothing has changed', () =>
+        withTracksolid(async ({ url, sql }) => {
+            const before = await sql.unsafe(catalogs);
+            const { code, document: told } = await rehearsal(at(url, 'tracksolid'), ensure(document));
+            expect({ code, failure: told.failure }).toEqual({ code: 0, failure: null });
+            const changes = lines(told);
+            for (const line of ['created role dashboard_app', 'altered table tracksolid.positions_2026_11', 'altered schema fuel', 'altered materialized view reporting.daily']) {
+                expect(changes).toContain(line);
+            }
+            expect(changes.filter((line) => line.includes('v_trips'))).toEqual(['altered view reporting.v_trips']); // a grant, no owner
+            expect(told.locks.find(({ object, mode }) => object === 'tracksolid.vehicles' && mode === 'AccessExclusiveLock')).toBeDefined();
+            expect(await sql.unsafe(catalogs)).toEqual(before);
+        }));
+
     test('everything belongs to its owner but the view that stays; the second call writes nothing, in both databases', () =>
         withTracksolid(async (world) => {
             const { sql, url } = world;
