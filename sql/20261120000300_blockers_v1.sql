@@ -42,8 +42,9 @@ select l.relation::regclass,
                           'application ' || quote_literal(nullif(a.application_name, '')),
                           format('%s for %s', a.state,
                                  date_trunc('milliseconds', clock_timestamp() - a.state_change)),
-                          'query ' || quote_literal(nullif(left(regexp_replace(
-                              a.query, '\s+', ' ', 'g'), 120), '')))
+                          case when a.query ~* 'password' then 'a query with a password'
+                               else 'query ' || quote_literal(nullif(left(regexp_replace(
+                                   a.query, '\s+', ' ', 'g'), 120), '')) end)
        end || format(' (%s on %s)', l.mode, l.relation::regclass)
 from unnest(relations, modes) as w (relation, mode)
 join conflicts as c on c.mode = w.mode

@@ -50,10 +50,11 @@ begin
         raise exception using
             errcode = 'invalid_parameter_value',
             message = case when v_bad.types is null
-                           then format('%s has no "%s"', place, v_bad.key)
+                           then format('"%s" is no key of %s', v_bad.key, place)
                            else format('"%s" of %s is of type %s', v_bad.key, place,
                                        jsonb_typeof(v_bad.value)) end,
-            detail = format('It is %s.', left(v_bad.value::text, 200)),
+            detail = case when v_bad.key ~* 'password' then 'Its value is not shown.'
+                          else format('It is %s.', left(v_bad.value::text, 200)) end,
             hint = case when v_bad.types is null
                         then format('Its keys are %s.',
                                     (select string_agg(t.key, ', ' order by t.key)
@@ -158,7 +159,8 @@ begin
     elsif c_oid is not null and current_setting('server_version_num')::integer >= 160000
           and not pg_has_role(c_oid, 'USAGE WITH ADMIN OPTION') then
         missing := format('ADMIN on role %I', target);
-        remedy := format('grant %I to %I with admin option', target, current_user);
+        remedy := case when target <> current_user -- no role is a member of itself
+                       then format('grant %I to %I with admin option', target, current_user) end;
     end if;
 end
 $fn$;

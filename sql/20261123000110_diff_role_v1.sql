@@ -30,8 +30,12 @@ begin
             message = format('connection_limit of %s is %s', c_place, v_limit),
             hint = 'Give a whole number of sessions, or -1 for no limit.';
     end if;
-    if wanted ->> 'password_verifier' !~ '^SCRAM-SHA-256\$[1-9][0-9]*:[A-Za-z0-9+/]+=*'
-                                         '\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}=$' then
+    -- What PostgreSQL cannot read as a verifier it takes for a password in clear text.
+    if wanted ->> 'password_verifier' !~ '^SCRAM-SHA-256\$[1-9][0-9]{0,9}:'
+           '(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)'
+           '\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}=$'
+       or split_part(split_part(wanted ->> 'password_verifier', '$', 2), ':', 1)::numeric
+          > 2147483647 then
         raise exception using
             errcode = 'invalid_parameter_value',
             message = format('password_verifier of %s is no SCRAM-SHA-256 verifier', c_place),
@@ -39,13 +43,17 @@ begin
             hint = format('pg-ensure password %I makes the verifier from a password, and sends it.',
                           c_name);
     end if;
+    if wanted ->> 'valid_until' !~ '^-?infinity$'
+                                   '|\d:\d\d(:\d\d(\.\d+)?)? ?(Z|UTC|[+-]\d\d(:?\d\d)?)$' then
+        raise exception using errcode = 'NS100'; -- else each session would read its own time zone
+    end if;
     perform (wanted ->> 'valid_until')::timestamptz;
-exception when invalid_datetime_format or datetime_field_overflow then
+exception when sqlstate 'NS100' or invalid_datetime_format or datetime_field_overflow then
     raise exception using
         errcode = 'invalid_datetime_format',
-        message = format('valid_until of %s is no time', c_place),
+        message = format('valid_until of %s is no time with its zone', c_place),
         detail = format('It is "%s".', wanted ->> 'valid_until'),
-        hint = 'Give a time with its zone, such as 2030-01-01 00:00+00, or infinity.';
+        hint = 'Give a time such as 2030-01-01 00:00+00, or infinity.';
 end
 $fn$;
 
@@ -103,8 +111,9 @@ begin
         ) as f (place, key, now, said, needs) -- said: by create role, asked for or not
         where wanted ->> f.key is not null or f.said and not c_exists
         union all
-        select 8, format('connection limit %s', wanted ->> 'connection_limit'), null
-        where (wanted ->> 'connection_limit')::integer is distinct from v_role.rolconnlimit
+        select 8, format('connection limit %s', (wanted ->> 'connection_limit')::numeric::integer),
+               null
+        where (wanted ->> 'connection_limit')::numeric is distinct from v_role.rolconnlimit
           and wanted ->> 'connection_limit' is not null
         union all
         select 9, format('valid until %L', wanted ->> 'valid_until'), null
@@ -154,7 +163,7 @@ comment on function ensure._diff_attributes_v1(jsonb) is
 
 create function ensure._check_setting_v1(
     place text,
-    setting text,
+    parameter text,
     value jsonb
 )
 returns text
@@ -166,13 +175,14 @@ as $fn$
 -- _check_setting_v1: value is one that a setting can have, and what pg_db_role_setting keeps of it.
 --
 -- Returns  null for null
--- Errors   22023  no value for a setting; a list in one string
+-- Errors   22023  no value for a setting; a list in one string; a setting of a transaction
+--          55P02  a setting of the whole server
 declare
-    c_quoted constant boolean := lower(setting) in (
+    c_quoted constant boolean := lower(parameter) in (
         'search_path', 'temp_tablespaces', 'local_preload_libraries', 'session_preload_libraries',
         'shared_preload_libraries', 'unix_socket_directories'); -- whose elements PostgreSQL quotes
 begin
-    if setting = '' or jsonb_typeof(value) = 'object'
+    if parameter = '' or jsonb_typeof(value) = 'object'
        or exists (select
                   from jsonb_array_elements(case when jsonb_typeof(value) = 'array'
                                                  then value else '[]' end) as e (element)
@@ -180,10 +190,23 @@ begin
        or c_quoted and jsonb_typeof(value) <> 'array' and value #>> '{}' ~ ',' then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = format('"%s" of %s is no value of a setting', setting, place),
+            message = format('"%s" of %s is no value of a setting', parameter, place),
             detail = format('It is %s.', left(value::text, 200)),
             hint = 'Give a string, number or boolean, null to reset it, or for a list an array such'
                    ' as ["app", "public"].';
+    end if;
+    if lower(parameter) in ('transaction_isolation', 'transaction_read_only',
+                          'transaction_deferrable', 'role', 'session_authorization') then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = format('"%s" of %s is of a transaction or session', parameter, place),
+            hint = 'Set default_transaction_isolation and the like instead.';
+    elsif (select s.context from pg_settings as s where lower(s.name) = lower(parameter))
+          in ('internal', 'postmaster', 'sighup') then
+        raise exception using
+            errcode = 'cant_change_runtime_param',
+            message = format('"%s" of %s is a setting of the whole server', parameter, place),
+            hint = 'Leave it out; ALTER SYSTEM or the configuration file sets it.';
     end if;
     return case jsonb_typeof(value)
                when 'array' then
@@ -201,6 +224,45 @@ $fn$;
 comment on function ensure._check_setting_v1(text, text, jsonb) is
     'Value is one that a setting can have, and what pg_db_role_setting keeps of it.';
 
+create function ensure._lacks_setting_v1(
+    parameter text,
+    out missing text,
+    out remedy text
+)
+returns record
+language plpgsql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _lacks_setting_v1: what this role lacks to set parameter for a role, beside rights on the role.
+declare
+    c_context constant text := (select s.context from pg_settings as s
+                                where lower(s.name) = lower(parameter)
+                                  and s.category <> 'Customized Options');
+    v_may boolean := false;
+begin
+    if ensure._superuser_v1() or c_context in ('user', 'backend')
+       or c_context is null and parameter !~ '\.' then
+        return;
+    elsif current_setting('server_version_num')::integer >= 150000 then -- 14 has no such function
+        execute 'select has_parameter_privilege($1, $$SET$$)' into v_may using parameter;
+        if not v_may then
+            missing := format('SET on parameter %s', parameter);
+            remedy := format('grant set on parameter %s to %I',
+                             (select string_agg(quote_ident(p.part), '.' order by p.place)
+                              from regexp_split_to_table(parameter, '\.')
+                                   with ordinality as p (part, place)), current_user);
+        end if;
+    else
+        missing := 'SUPERUSER';
+    end if;
+end
+$fn$;
+
+comment on function ensure._lacks_setting_v1(text) is
+    'What this role lacks to set parameter for a role, beside rights on the role.';
+
 create function ensure._diff_settings_v1(
     role_name text,
     database_name text,
@@ -215,8 +277,9 @@ as $fn$
 -- _diff_settings_v1: the statements that give the role these settings, in one database or in all.
 --
 -- Returns  a setting that is null is reset, one that is not named is left alone
--- Errors   22023  no value for a setting
+-- Errors   22023  no value for a setting; one that is named twice
 --          3D000  no such database
+--          55P02  a setting of the whole server
 declare
     c_in constant text := coalesce(' in database ' || quote_ident(database_name), '');
     c_place constant text := format('role %I%s', role_name, c_in);
@@ -234,6 +297,15 @@ begin
             errcode = 'invalid_catalog_name',
             message = format('database "%s" does not exist', database_name),
             hint = 'Create it, or mend the name in database_settings.';
+    end if;
+    select lower(s.key) as name, count(*) as times into v_setting
+    from jsonb_object_keys(settings) as s (key) group by 1 having count(*) > 1 limit 1;
+    if v_setting.times > 1 then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = format('settings of %s have "%s" more than once', c_place, v_setting.name),
+            detail = 'PostgreSQL does not tell upper from lower case here.',
+            hint = 'Name it once.';
     end if;
     for v_setting in
         select s.key, s.value from jsonb_each(settings) as s order by s.key collate "C"
@@ -258,6 +330,10 @@ begin
             select l.* into v_change.missing, v_change.remedy
             from ensure._lacks_role_v1(role_name) as l;
         end if;
+        if v_change.missing is null then
+            select l.* into v_change.missing, v_change.remedy
+            from ensure._lacks_setting_v1(v_setting.key) as l;
+        end if;
         return next v_change;
     end loop;
 end
@@ -268,6 +344,7 @@ comment on function ensure._diff_settings_v1(text, text, jsonb) is
 
 -- migrate:down
 drop function ensure._diff_settings_v1(text, text, jsonb);
+drop function ensure._lacks_setting_v1(text);
 drop function ensure._check_setting_v1(text, text, jsonb);
 drop function ensure._diff_attributes_v1(jsonb);
 drop function ensure._check_role_v1(jsonb);

@@ -2,7 +2,8 @@
 create function ensure._wanted_members_v1(
     role_name text,
     member_of jsonb,
-    known text[]
+    known text[],
+    inherits boolean
 )
 returns table (parent text, wanted boolean, admin boolean, inherit boolean, set boolean)
 language plpgsql
@@ -19,8 +20,8 @@ as $fn$
 declare
     c_place constant text := format('member_of of role "%s"', role_name);
     c_old constant boolean := current_setting('server_version_num')::integer < 160000;
-    c_inherits constant boolean := coalesce((select r.rolinherit from pg_roles as r
-                                             where r.rolname = role_name), true);
+    c_inherits constant boolean := coalesce(inherits, (select r.rolinherit from pg_roles as r
+                                                       where r.rolname = role_name), true);
     v_entry record;
 begin
     for v_entry in
@@ -39,7 +40,8 @@ begin
                 errcode = 'invalid_parameter_value',
                 message = format('%s has %s', c_place, left(v_entry.value::text, 200)),
                 hint = 'Give a list of names, or an object with names as keys and as values true,'
-                       ' {"admin": …, "inherit": …, "set": …} or, to revoke it, false.';
+                       ' {"admin": …, "inherit": …, "set": …} or, to revoke it, false; null'
+                       ' leaves it alone.';
         end if;
         perform ensure._check_role_name_v1(v_entry.key, format('a role in %s', c_place));
         if to_regrole(quote_ident(v_entry.key)) is null and v_entry.key <> all (known)
@@ -50,8 +52,9 @@ begin
                 detail = format('It is in %s.', c_place),
                 hint = 'Ensure it first, or mend the name.';
         end if;
+        continue when v_entry.value = 'null';
         parent := v_entry.key;
-        wanted := v_entry.value not in ('null', 'false');
+        wanted := v_entry.value <> 'false';
         if jsonb_typeof(v_entry.value) = 'object' then
             perform ensure._check_wanted_v1(v_entry.value, format('"%s" of %s', parent, c_place),
                 '{}', '{"admin": "boolean", "inherit": "boolean", "set": "boolean"}');
@@ -79,13 +82,14 @@ begin
 end
 $fn$;
 
-comment on function ensure._wanted_members_v1(text, jsonb, text[]) is
+comment on function ensure._wanted_members_v1(text, jsonb, text[], boolean) is
     'Of which roles role_name is to be a member, of which not, and how.';
 
 create function ensure._diff_members_v1(
     role_name text,
     member_of jsonb,
-    known text[]
+    known text[],
+    inherits boolean
 )
 returns setof ensure._change_v1
 language plpgsql
@@ -110,7 +114,7 @@ begin
                w.admin and not coalesce(g.has_admin, false)
                or w.inherit and not coalesce(g.has_inherit, false) and not c_old
                or w.set and not coalesce(g.has_set, false) and not c_old as more
-        from ensure._wanted_members_v1(role_name, member_of, known) as w
+        from ensure._wanted_members_v1(role_name, member_of, known, inherits) as w
         left join lateral (
             select count(*) > 0 as is_member, bool_or(m.admin_option) as has_admin,
                    bool_or((to_jsonb(m) ->> 'inherit_option')::boolean) as has_inherit,
@@ -140,9 +144,10 @@ begin
             v_change.statement := concat(
                 format('grant %I to %I', v_wanted.parent, role_name),
                 case when c_old then case when v_wanted.admin then ' with admin option' end
-                     else ' with ' || nullif(concat_ws(', ', 'admin ' || v_wanted.admin,
-                                                       'inherit ' || v_wanted.inherit,
-                                                       'set ' || v_wanted.set), '') end);
+                     else ' with ' || nullif(concat_ws(', ', -- what is not said stays as it is
+                         'admin ' || coalesce(v_wanted.admin, v_wanted.has_admin),
+                         'inherit ' || coalesce(v_wanted.inherit, v_wanted.has_inherit),
+                         'set ' || coalesce(v_wanted.set, v_wanted.has_set)), '') end);
             return next v_change;
         end if;
         v_change.outcome := 'revoked';
@@ -168,9 +173,9 @@ begin
 end
 $fn$;
 
-comment on function ensure._diff_members_v1(text, jsonb, text[]) is
+comment on function ensure._diff_members_v1(text, jsonb, text[], boolean) is
     'The statements that make the role a member, and how, of the roles in member_of.';
 
 -- migrate:down
-drop function ensure._diff_members_v1(text, jsonb, text[]);
-drop function ensure._wanted_members_v1(text, jsonb, text[]);
+drop function ensure._diff_members_v1(text, jsonb, text[], boolean);
+drop function ensure._wanted_members_v1(text, jsonb, text[], boolean);

@@ -1,7 +1,6 @@
 -- migrate:up
 create function ensure._diff_role_v1(
-    wanted jsonb,
-    known text[]
+    wanted jsonb
 )
 returns setof ensure._change_v1
 language plpgsql
@@ -9,7 +8,7 @@ stable
 security invoker
 set search_path = pg_catalog, pg_temp
 as $fn$
--- _diff_role_v1: the statements that make one role what wanted says.
+-- _diff_role_v1: the statements that make one role what wanted says, but for memberships.
 --
 -- Errors   as listed by ensure_role_v1
 declare
@@ -35,12 +34,69 @@ begin
         return query select c.* from ensure._diff_settings_v1(c_name, v_database.key,
                                                               v_database.value) as c;
     end loop;
-    return query select c.* from ensure._diff_members_v1(c_name, wanted -> 'member_of', known) as c;
 end
 $fn$;
 
-comment on function ensure._diff_role_v1(jsonb, text[]) is
-    'The statements that make one role what wanted says.';
+comment on function ensure._diff_role_v1(jsonb) is
+    'The statements that make one role what wanted says, but for memberships.';
+
+create function ensure._check_once_v1(
+    spec jsonb
+)
+returns void
+language plpgsql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _check_once_v1: no two entries of a document contradict each other.
+--
+-- Errors   22023  a role is named twice; a schema has two owners; an exact entry of grants is not
+--                 the only one for its grantee and schema
+declare
+    v_twice record;
+begin
+    select t.what, t.hint into v_twice
+    from (
+        select 1, format('role "%s" is in the document twice', r.wanted ->> 'role_name') as what,
+               'Say all of it in one entry.' as hint
+        from jsonb_array_elements(nullif(spec -> 'roles', 'null')) as r (wanted)
+        where jsonb_typeof(r.wanted) = 'object'
+        group by r.wanted ->> 'role_name'
+        having count(*) > 1
+        union all
+        select 2, format('schema "%s" has two owners in the document', s.name),
+               'Name it in one entry of owners.'
+        from jsonb_array_elements(nullif(spec -> 'owners', 'null')) as o (wanted)
+        cross join jsonb_array_elements_text(
+            case when jsonb_typeof(o.wanted -> 'schemas') = 'array'
+                 then o.wanted -> 'schemas' else '[]' end) as s (name)
+        group by s.name
+        having count(distinct o.wanted ->> 'new_owner') > 1
+        union all
+        select 3, format('grants of role "%s" name schema "%s" in an exact entry and in another',
+                         g.wanted ->> 'grantee', s.name),
+               'Say all that it may do there in one entry.'
+        from jsonb_array_elements(nullif(spec -> 'grants', 'null')) as g (wanted)
+        cross join jsonb_array_elements_text(
+            case when jsonb_typeof(g.wanted -> 'schemas') = 'array'
+                 then g.wanted -> 'schemas' else '[]' end) as s (name)
+        group by g.wanted ->> 'grantee', s.name
+        having count(distinct g.wanted) > 1 and bool_or(g.wanted ->> 'mode' = 'exact')
+    ) as t (part, what, hint)
+    order by t.part, t.what
+    limit 1;
+    if v_twice.what is not null then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = v_twice.what,
+            hint = v_twice.hint;
+    end if;
+end
+$fn$;
+
+comment on function ensure._check_once_v1(jsonb) is
+    'No two entries of a document contradict each other.';
 
 create function ensure._diff_roles_v1(
     spec jsonb
@@ -60,6 +116,7 @@ declare
 begin
     perform ensure._check_wanted_v1(spec, 'the document', '{}',
         '{"roles": "array", "owners": "array", "grants": "array"}');
+    perform ensure._check_once_v1(spec);
     v_known := array(
         select r.role ->> 'role_name'
         from jsonb_array_elements(nullif(spec -> 'roles', 'null')) as r (role)
@@ -70,7 +127,18 @@ begin
              with ordinality as r (wanted, place)
         order by r.place
     loop
-        return query select c.* from ensure._diff_role_v1(v_wanted, v_known) as c;
+        return query select c.* from ensure._diff_role_v1(v_wanted) as c;
+    end loop;
+    for v_wanted in -- which may be of roles that come later
+        select r.wanted
+        from jsonb_array_elements(nullif(spec -> 'roles', 'null'))
+             with ordinality as r (wanted, place)
+        order by r.place
+    loop
+        return query
+        select c.*
+        from ensure._diff_members_v1(v_wanted ->> 'role_name', v_wanted -> 'member_of', v_known,
+                                     (v_wanted ->> 'inherit')::boolean) as c;
     end loop;
     for v_wanted in
         select o.wanted
@@ -125,4 +193,5 @@ comment on function ensure._subjects_v1(jsonb) is
 -- migrate:down
 drop function ensure._subjects_v1(jsonb);
 drop function ensure._diff_roles_v1(jsonb);
-drop function ensure._diff_role_v1(jsonb, text[]);
+drop function ensure._check_once_v1(jsonb);
+drop function ensure._diff_role_v1(jsonb);

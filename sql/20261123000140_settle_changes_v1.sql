@@ -1,4 +1,20 @@
 -- migrate:up
+create function ensure._shown_v1(
+    statement text
+)
+returns text
+language sql
+immutable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _shown_v1: the statement without the verifier of a password.
+select regexp_replace(statement, '''SCRAM-SHA-256[^'']*''', '…', 'g')
+$fn$;
+
+comment on function ensure._shown_v1(text) is
+    'The statement without the verifier of a password.';
+
 create function ensure._linked_relations_v1(
     relations regclass[]
 )
@@ -232,8 +248,13 @@ begin
                     errcode = v_code,
                     message = v_message,
                     detail = concat_ws(' ', nullif(v_detail, ''),
-                                       format('It came of what is asked for %s.', v_change.object)),
-                    hint = coalesce(nullif(v_hint, ''), 'Mend what is asked for it.');
+                                       format('It came of what is asked for %s, by: %s.',
+                                              v_change.object,
+                                              ensure._shown_v1(v_change.statement))),
+                    hint = case when v_code = '2BP01'
+                                then 'Take back first what that role has passed on to others.'
+                                else coalesce(nullif(v_hint, ''),
+                                              'Mend it in the call, or in the document.') end;
         end;
         if current_setting('transaction_isolation') <> 'read committed' then
             return; -- its snapshot may be older than what others made true
@@ -247,9 +268,8 @@ begin
         errcode = 'NS015',
         message = format('%s still differs after it was changed', (v_changes)[1].object),
         detail = format('Left after three passes: %s changes, the first by: %s.',
-                        cardinality(v_changes), (v_changes)[1].statement),
-        hint = 'Look who else gave it: what another role granted, only that role or a superuser'
-               ' who becomes it takes back.';
+                        cardinality(v_changes), ensure._shown_v1((v_changes)[1].statement)),
+        hint = 'Look who else changes it, an event trigger for example.';
 end
 $fn$;
 
@@ -361,7 +381,7 @@ begin
                 v_busy := to_regclass(nullif(v_name, ''));
             when duplicate_object or unique_violation then -- another made it
                 get stacked diagnostics v_problem = message_text;
-            when internal_error then -- "tuple concurrently updated"; what is worse is said in the end
+            when internal_error then -- "tuple concurrently updated"; others are said in the end
                 get stacked diagnostics v_problem = message_text;
             when undefined_object or undefined_table or undefined_function
                  or invalid_schema_name or invalid_catalog_name then -- dropped since we looked?
@@ -403,3 +423,4 @@ drop function ensure._make_changes_v1(jsonb, ensure._change_v1[], regclass, inte
 drop function ensure._may_change_v1(ensure._change_v1[]);
 drop function ensure._check_locks_fit_v1(regclass[]);
 drop function ensure._linked_relations_v1(regclass[]);
+drop function ensure._shown_v1(text);

@@ -20,7 +20,7 @@ as $fn$
 --                 ensure_grants_v1 have it
 --          25006, 42501  something differs, and this transaction or role may not change it: DETAIL
 --                 says which rights are missing, HINT the statements that give them
---          53200  more tables change their owner than the server's lock table can hold
+--          53200, 54000  more tables change their owner than the server's lock table can hold
 --          55P03  max_wait was spent waiting for others; DETAIL names them
 --          NS002  something differs, and the setting ensure.ddl is off
 --          NS003  a lock was not to be had, and this transaction has already written
@@ -49,8 +49,9 @@ as $fn$
 -- check_roles_v1: what differs from a document of roles, owners and grants, and who may mend it.
 --
 -- Returns  finding: 'missing', 'differs', 'surplus', or 'unknown' for a password that this role
---          cannot compare; statement mends it; missing: the right that this role lacks for the
---          statement on this server, remedy: the statement that gives it. No row: nothing differs
+--          cannot compare; statement mends it, a verifier left out; missing: the right that this
+--          role lacks for it on this server, remedy: the statement that gives it. Without a row
+--          nothing differs
 -- Errors   0A000, 22004, 22007, 22023, 3D000, 3F000, 42602, 42704, 42883, 42939, 42P01
 --                 bad input, as ensure_roles_v1
 -- Locks    none beyond catalog reads; runs read-only and on a standby
@@ -59,7 +60,7 @@ select c.object,
             when c.outcome in ('created', 'granted') then 'missing'
             when c.outcome = 'revoked' then 'surplus'
             else 'differs' end,
-       c.statement, c.missing, c.remedy
+       ensure._shown_v1(c.statement), c.missing, c.remedy
 from ensure._diff_roles_v1(coalesce(spec, 'null')) as c
 $fn$;
 

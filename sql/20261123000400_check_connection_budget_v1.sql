@@ -103,22 +103,23 @@ with server (most, superusers, reserved) as (
 ), findings as (
     select r.*,
            case when r.gone then 'no such role'
-                when r.rolsuper and r.live > 0 then 'superuser sessions'
+                when r.rolsuper and (r.live > 0 or r.declared > 0) then 'superuser sessions'
                 when not r.rolcanlogin then 'no login'
                 when r.rolsuper then 'ok'
                 when r.declared > r.most and r.most >= 0 then 'declared over limit'
                 when r.most < 0 then 'unlimited'
                 when r.live >= r.most and r.most > 0 then 'full'
                 else 'ok' end as finding,
-           case when not r.rolsuper and r.rolcanlogin
-                then coalesce(nullif(r.most, -1), r.declared) end as budget
+           case when r.rolsuper then r.declared -- which no limit holds back
+                when r.rolcanlogin then coalesce(nullif(r.most, -1), r.declared) end as budget
     from roles as r
 )
 (select f.name, f.finding, f.most, f.live, f.declared,
         case f.finding
             when 'no such role' then 'declared and not there: ensure_role_v1 makes it'
             when 'superuser sessions' then
-                concat('no limit holds for a superuser; sessions beside this one: ', f.applications)
+                concat('no limit holds for a superuser; sessions beside this one: ',
+                       coalesce(f.applications, 'none'))
             when 'no login' then 'declared, and it may not log in'
             when 'declared over limit' then
                 format('%s sessions would be refused', f.declared - f.most)
@@ -130,6 +131,7 @@ union all
 select null,
        case when sum(f.budget) > s.most - s.superusers - s.reserved
                  or sum(f.declared) > s.most - s.superusers - s.reserved then 'over-committed'
+            when bool_or(f.finding = 'unlimited' and f.declared is null) then 'unlimited'
             else 'ok' end,
        coalesce(sum(f.budget), 0)::bigint, coalesce(sum(f.live), 0)::bigint,
        sum(f.declared)::bigint,

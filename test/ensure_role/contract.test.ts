@@ -112,14 +112,15 @@ describe('memberships', () => {
             bool_or((to_jsonb(m) ->> 'set_option')::boolean) as set from pg_auth_members as m where m.member = '"${app}"'::regrole`))[0];
     const member = (app: string, value: unknown): string => ensure(app, `, member_of => '${JSON.stringify(value).replaceAll('G', `${app}_g`)}'`);
 
-    test('a list, an object; true adds, false and null revoke, what is not named stays', () =>
+    test('a list, an object; true adds, false revokes, null and what is not named stay', () =>
         withApp(async (dba, app) => {
             await dba.run(`${ensure(`${app}_g`)}; ${ensure(`${app}_g2`)}`);
             await dba.run(member(app, ['G', 'G2']));
             expect(lines(await dba.run(member(app, ['G'])))).toEqual([`role ${app} exists`]);
             expect(lines(await dba.run(member(app, { G: true })))).toEqual([`role ${app} exists`]);
             expect(lines(await dba.run(member(app, { G: false })))).toEqual([`membership of role ${app} in ${app}_g revoked`]);
-            expect(lines(await dba.run(member(app, { G2: null })))).toEqual([`membership of role ${app} in ${app}_g2 revoked`]);
+            expect(lines(await dba.run(member(app, { G2: null })))).toEqual([`role ${app} exists`]);
+            expect(lines(await dba.run(member(app, { G2: false })))).toEqual([`membership of role ${app} in ${app}_g2 revoked`]);
             expect(lines(await dba.run(member(app, { G: false })))).toEqual([`role ${app} exists`]);
             expect(await options(dba, app)).toMatchObject({ n: 0 });
         }));
@@ -150,6 +151,23 @@ describe('memberships', () => {
                 expect(await options(dba, app)).toEqual({ n: 1, admin: false, inherit, set });
                 expect(lines(await dba.run(member(app, { G: { inherit, set } })))).toEqual([`role ${app} exists`]);
             }
+        }));
+
+    test('what is not said of a membership stays, with another grantor too', (context) =>
+        withApp(async (dba, app) => {
+            if (major < 16) context.skip('before 16 a membership has no INHERIT and SET');
+            await dba.run(`${ensure(`${app}_g`)}; ${ensure(`${app}_boss`)}; ${ensure(app)}; grant "${app}_g" to "${app}_boss" with admin true`);
+            await dba.run(`grant "${app}_g" to "${app}" with inherit false, set false granted by "${app}_boss"`);
+            await dba.run(member(app, { G: { admin: true } }));
+            expect(await options(dba, app)).toEqual({ n: 2, admin: true, inherit: false, set: false });
+        }));
+
+    test('a new role that is NOINHERIT may ask for it with its membership on every server', () =>
+        withApp(async (dba, app) => {
+            await dba.run(ensure(`${app}_g`));
+            const call = ensure(app, `, inherit => false, member_of => '{"${app}_g": {"inherit": false}}'`);
+            expect(await dba.run(call)).toHaveLength(2);
+            expect(lines(await dba.run(call))).toEqual([`role ${app} exists`]);
         }));
 
     test('memberships of several grantors: an option that one of them gave is taken from each', (context) =>
@@ -230,6 +248,30 @@ describe('who may', () => {
                 expect(expectError(await dba.attempt(ensure(app, ', login => true')), '42501').detail).toContain('SUPERUSER');
                 expect(expectError(await dba.attempt(ensure(`${app}_2`, `, member_of => '["${app}"]'`)), '42501').detail).toContain('SUPERUSER');
             });
+        }));
+
+    test(`a setting of superusers takes ${major >= 15 ? 'SET on the parameter; the statement in HINT mends it' : 'SUPERUSER'}`, () =>
+        withDeployer('createrole', async (dba, deployer, app) => {
+            for (const name of ['log_statement', 'ensure.ddl']) {
+                const call = ensure(app, `, settings => '{"${name}": "all"}'`);
+                const { detail, hint } = await as(dba, deployer, async () => expectError(await dba.attempt(call), '42501'));
+                expect(detail).toContain(major >= 15 ? `Missing: SET on parameter ${name}` : 'Missing: SUPERUSER');
+                expect(await attributes(dba, app)).toBeUndefined();
+                if (major < 15) continue;
+                await dba.run(/run: (.*)\.$/.exec(hint)?.[1] ?? '');
+                try {
+                    expect(lines(await as(dba, deployer, () => dba.run(call)))).toHaveLength(2);
+                } finally { // parameters belong to the whole server
+                    await dba.run(`revoke set on parameter ${name} from "${deployer}"; drop role "${app}"`);
+                }
+            }
+        }));
+
+    test('no role may administer itself: no statement is offered that would be a circle', () =>
+        withDeployer('createrole', async (dba, deployer) => {
+            const outcome = await as(dba, deployer, () => dba.attempt(ensure(deployer, ', connection_limit => 3')));
+            if (major < 16) expect(outcome.code).toBe('ok');
+            else expect(expectError(outcome, '42501').hint).toBe('Let a role call that has them.');
         }));
 
     test('its own settings and password are a role\'s own affair', () =>

@@ -138,6 +138,10 @@ describe('a service of four schemas leaves the superuser', () => {
             const finding = (name: string): unknown => unlimited.find((row) => row.role_name === name)?.finding;
             expect([finding('hungry'), finding('dashboard_app'), finding('nobody')]).toEqual(['unlimited', 'declared over limit', 'no such role']);
             expect(unlimited.at(-1)?.detail).toContain('those without limit are not in the sum');
+            expect((await budget({ postgres: { pool: 40 } })).find(({ role_name: name }) => name === 'postgres')).toMatchObject({ finding: 'superuser sessions', declared_sessions: '40' });
+            expect(unlimited.at(-1)?.finding).toBe('unlimited');
+            await sql.unsafe("select ensure.ensure_role_v1('hungry', connection_limit => 0)");
+            expect((await budget({ postgres: { pool: 40 } })).at(-1)).toMatchObject({ finding: 'over-committed', connection_limit: '100' });
             await withSessions(at(world.url, 'gateway'), ['app'], async () => {
                 const [row] = (await budget(null)).filter(({ finding: found }) => found === 'superuser sessions');
                 expect(row).toMatchObject({ role_name: 'postgres' });

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { expectError, major } from '../context.js';
 import { as, lines, withRoles } from '../ensure_role/roles.js';
+import { withoutGuard } from '../mutate.js';
 import { builtCli } from '../migrate/context.js';
 
 const literal = (value: unknown): string => `'${JSON.stringify(value).replaceAll('\'', '\'\'')}'`;
@@ -85,6 +86,26 @@ describe('one document', () => {
             expect(await as(dba, deployer, () => dba.run(plan(spec)))).toEqual([]);
         }));
 
+    test('a role may be a member of one that comes later; a circle is 0LP01', () =>
+        withRoles(['dba'], async ({ dba }, { role }) => {
+            const spec = (circle: boolean) => ({ roles: [
+                { role_name: role('a'), member_of: [role('b')] }, { role_name: role('b'), member_of: circle ? [role('a')] : [] },
+            ] });
+            expect(expectError(await dba.attempt(ensure(spec(true))), '0LP01').hint).not.toBe('');
+            expect(await dba.run(ensure(spec(false)))).toHaveLength(3);
+        }));
+
+    test('a verifier is in no row of check_roles_v1, and in no DETAIL', () =>
+        withRoles(['dba'], async ({ dba }, { role }) => {
+            const spec = { roles: [{ role_name: role('app'), password_verifier: verifier }] };
+            const rows = await dba.run(check(spec));
+            expect(JSON.stringify(rows)).toContain('password …');
+            expect(JSON.stringify(rows)).not.toContain('SCRAM');
+            await dba.run(ensure(spec));
+            await withoutGuard(dba, '_diff_attributes_v1', "= wanted ->> 'password_verifier' then", "= 'none' then");
+            expect(expectError(await dba.attempt(ensure(spec)), 'NS015').detail).not.toContain('SCRAM');
+        }));
+
     test('it answers read-only, and on nothing at all', () =>
         withRoles(['dba'], async ({ dba }, { role }) => {
             await dba.run(objects);
@@ -98,6 +119,12 @@ describe('one document', () => {
         ['null', '22004', null], ['a list', '22023', []], ['a part that is not known', '22023', { rules: [] }], ['roles that are an object', '22023', { roles: {} }],
         ['a role that is text', '22023', { roles: ['app'] }], ['a role without a name', '22004', { roles: [{ login: true }] }],
         ['a role with a key that is not known', '22023', { roles: [{ role_name: 'x', log_in: true }] }],
+        ['a role that is named twice', '22023', { roles: [{ role_name: 'x' }, { role_name: 'x', login: true }] }],
+        ['a schema with two owners', '22023', { owners: [{ new_owner: 'x', schemas: ['public'] }, { new_owner: 'y', schemas: ['public'] }] }],
+        ['an exact entry beside another', '22023', { grants: [{ grantee: 'x', access: ['read'], schemas: ['public'], mode: 'exact' }, { grantee: 'x', access: ['write'], schemas: ['public'] }] }],
+        ['a date without a zone', '22007', { roles: [{ role_name: 'x', valid_until: '2030-01-01' }] }],
+        ['a time without a zone', '22007', { roles: [{ role_name: 'x', valid_until: '2030-01-01 00:00' }] }],
+        ['tomorrow', '22007', { roles: [{ role_name: 'x', valid_until: 'tomorrow' }] }],
         ['a value of another type', '22023', { roles: [{ role_name: 'x', login: 'yes' }] }],
         ['a limit with a fraction', '22023', { roles: [{ role_name: 'x', connection_limit: 1.5 }] }],
         ['a date that is none', '22007', { roles: [{ role_name: 'x', valid_until: 'soon' }] }],
