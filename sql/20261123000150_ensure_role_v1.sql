@@ -29,13 +29,14 @@ as $fn$
 --          role as 'exists'. A null argument leaves that attribute alone; a new role has LOGIN,
 --          SUPERUSER, CREATEDB and CREATEROLE only where it is asked for. In settings, and for
 --          each database in database_settings, null resets; in member_of false revokes; what is
---          not named there is left alone
+--          not named there is left alone. From 16 on inherit decides of memberships that come
+--          later; member_of says it of those that are there
 -- Errors   0A000  INHERIT or SET of a membership, on a server before 16
 --          22004, 22007, 22023, 42602, 42939  bad input; a password in clear text
 --          3D000, 42704  no such database, role or setting
 --          25006, 42501  something differs, and this transaction or role may not change it: DETAIL
 --                 says which right is missing, HINT the statement that gives it
---          0LP01  the membership would be a circle
+--          0LP01, 2BP01  the membership would be a circle; one that is revoked was passed on
 --          55P02  a setting that only the start of the server sets
 --          55P03  max_wait was spent waiting for others; DETAIL names who changes catalogs
 --          NS002  something differs, and the setting ensure.ddl is off
