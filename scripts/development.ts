@@ -50,7 +50,7 @@ export async function developmentDatabase(major: Major): Promise<Development> {
         if (server.port !== port) writeKnown(home, { ...known, port: server.port });
         await withConnection(server.url, async (sql) => {
             const roles = await sql`select from pg_catalog.pg_roles where rolname = 'app'`;
-            if (!roles.length) await sql.unsafe(format('create role app login createrole password %L', appPassword));
+            await sql.unsafe(roles.length ? 'alter role app createrole' : format('create role app login createrole password %L', appPassword));
             const databases = await sql`select from pg_catalog.pg_database where datname = 'app'`;
             if (!databases.length) await sql.unsafe('create database app owner app');
         });
