@@ -116,7 +116,9 @@ begin
                or w.set and not coalesce(g.has_set, false) and not c_old as more
         from ensure._wanted_members_v1(role_name, member_of, known, inherits) as w
         left join lateral (
-            select count(*) > 0 as is_member, bool_or(m.admin_option) as has_admin,
+            select coalesce(bool_and(pg_has_role(c_member, m.roleid, 'MEMBER')), -- as it is now
+                            false) as is_member,
+                   bool_or(m.admin_option) as has_admin,
                    bool_or((to_jsonb(m) ->> 'inherit_option')::boolean) as has_inherit,
                    bool_or((to_jsonb(m) ->> 'set_option')::boolean) as has_set
             from pg_auth_members as m

@@ -141,6 +141,20 @@ describe('a row of a catalog that another transaction changed', () => {
             }));
 });
 
+describe.each(['repeatable read', 'serializable'])('%s: a membership that was revoked since the snapshot', (isolation) => {
+    test.each([['is granted again', true], ['negative control: by the snapshot alone it seems to exist', false]])('%s', (_what, guarded) =>
+        withApp(async ({ a, b, dba }, app) => {
+            if (!guarded) await withoutGuard(dba, '_diff_members_v1', "pg_has_role(c_member, m.roleid, 'MEMBER')", 'true');
+            const call = ensure(app, `, member_of => '["${app}_group"]'`);
+            await dba.run(`${ensure(`${app}_group`)}; ${call}`);
+            await a.run(`begin isolation level ${isolation}; select count(*) from pg_class`);
+            await b.run(`revoke "${app}_group" from "${app}"`);
+            expect(lines(await a.run(call))).toEqual([guarded ? `membership of role ${app} in ${app}_group granted` : `role ${app} exists`]);
+            await a.run('commit');
+            expect(await dba.run(`select pg_has_role('${app}', '${app}_group', 'member') as member`)).toEqual([{ member: guarded }]);
+        }));
+});
+
 describe('a caller that has already written', () => {
     test('does not wait for another: NS003 that says to ensure first; the other goes on', () =>
         withApp(async ({ a, b, dba }, app) => {
