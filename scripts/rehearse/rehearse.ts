@@ -73,14 +73,14 @@ export async function rehearse(options: Options, report: Report): Promise<void> 
         let open = true;
         try {
             const inside = insideOf(session);
-            const mark = await inside(transactionQuery);
+            const mark = await transactionOf(session);
             const facts = await inside<{ pid: number; counts: boolean }>(
                 "select json_build_object('pid', pg_backend_pid(), 'counts', current_setting('track_counts')::boolean)::text as found");
             if (!facts.counts) report.unseen.push('rows: track_counts is off');
             const sampler = sampleLocks(look, facts.pid);
             await sampler.look();
             await runAll(options.input, { session, inside, sampler, limits }, report);
-            if (await inside(transactionQuery) !== mark) throw new UserError('the transaction was ended by what ran in it: what it had done by then may be committed');
+            if (await transactionOf(session) !== mark) throw new UserError('the transaction was ended by what ran in it: what it had done by then may be committed');
             const begun = performance.now();
             const found = await find(inside, look, some);
             report.sequences = await usedSequences(look, facts.pid);
@@ -96,8 +96,11 @@ export async function rehearse(options: Options, report: Report): Promise<void> 
 }
 
 /** Another one has another id, also where none is assigned: on a standby, or where nothing is written. */
-const transactionQuery = `select to_json(l.virtualtransaction)::text as found from pg_locks as l
-    where l.pid = pg_backend_pid() and l.locktype = 'virtualxid' and l.virtualxid = l.virtualtransaction`;
+async function transactionOf(session: Session): Promise<string | undefined> {
+    const [row] = await session.ask(`select l.virtualtransaction as id from pg_catalog.pg_locks as l
+        where l.pid = pg_catalog.pg_backend_pid() and l.locktype = 'virtualxid' and l.virtualxid = l.virtualtransaction`);
+    return (row as { id?: string } | undefined)?.id;
+}
 
 function limitsOf({ facts: { linux } }: Session, { lockTimeoutMs, statementTimeoutMs }: Options): string {
     return `set local lock_timeout = ${lockTimeoutMs}; set local statement_timeout = ${statementTimeoutMs};
