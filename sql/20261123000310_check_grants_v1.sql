@@ -53,7 +53,7 @@ as $fn$
 -- _check_access_v1: access has words that this server knows, and something to apply them to.
 --
 -- Errors   0A000  maintain, on a server before 17
---          22023  an unknown word; nothing is asked
+--          22023  an unknown word; nothing is asked; of schema ensure more than its usage
 declare
     c_word constant text := (
         select a.word from unnest(access) with ordinality as a (word, place)
@@ -90,6 +90,15 @@ begin
             message = format('schemas of %s is empty', place),
             hint = 'Give one or more schemas; only create_schema, connect and temporary do'
                    ' without.';
+    elsif 'ensure' = any (schemas) and exists (
+              select from ensure._grant_words_v1() as w
+              where w.word = any (access) and w.kinds <> '{database}'
+                and w.word not in ('usage', 'execute')) then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = format('access of %s has more than usage for schema "ensure"', place),
+            detail = 'Its functions are for PUBLIC to execute; its tables are for them alone.',
+            hint = 'Give usage for schema ensure, in a call or an entry of its own.';
     end if;
 end
 $fn$;
@@ -130,6 +139,12 @@ begin
     perform ensure._check_access_v1(
         ensure._texts_v1(wanted -> 'access', format('access of %s', c_place)), c_place, v_schemas,
         coalesce(wanted ->> 'mode' = 'exact', false));
+    if v_schemas = '{}' and jsonb_array_length(nullif(wanted -> 'creators', 'null')) > 0 then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = format('creators of %s are given without schemas', c_place),
+            hint = 'Name the schemas where they make objects, or leave creators out.';
+    end if;
     foreach v_name in array c_grantee || ensure._texts_v1(wanted -> 'creators',
                                                           format('creators of %s', c_place))
     loop

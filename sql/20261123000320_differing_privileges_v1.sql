@@ -81,8 +81,9 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 -- _differing_privileges_v1: what is to be granted and revoked for these objects to be as asked.
 --
--- Returns  action: the words before the privileges. What grantee owns needs nothing. A table of any
---          kind may have what the words stand for on another kind: default privileges cannot tell
+-- Returns  action: the words before the privileges. An owner has by default all that it has not
+--          lost; nothing is taken from it. A table of any kind may have what the words stand for on
+--          another kind: default privileges cannot tell. Of schema ensure only the schema itself
 with asked as (
     select k.kind, k.place, k.class, coalesce(k.future, k.kind) as family, array(
                select p.privilege
@@ -105,6 +106,7 @@ with asked as (
              select a.kind from asked as a
              where a.privileges <> '{}' or a.kind <> 'database' and (exact or revoke_public))
          ) as o on o.kind = a.kind
+    where o.kind in ('database', 'schema') or o.schema <> 'ensure'::regnamespace
 )
 select o.place, o.kind, o.class, o.oid, o.schema, o.owner, 'grant', false, null::oid,
        array(select w.privilege from unnest(o.wanted) with ordinality as w (privilege, place)
@@ -112,7 +114,7 @@ select o.place, o.kind, o.class, o.oid, o.schema, o.owner, 'grant', false, null:
 from objects as o
 cross join lateral (select array(select e.privilege_type from aclexplode(o.acl) as e
                                  where e.grantee = _differing_privileges_v1.grantee)) as h (held)
-where o.owner is distinct from _differing_privileges_v1.grantee and not o.wanted <@ h.held
+where not o.wanted <@ h.held
 union all
 select o.place, o.kind, o.class, o.oid, o.schema, o.owner, f.action, e.grantee = 0, e.grantor,
        array_agg(e.privilege_type order by e.privilege_type)
@@ -121,7 +123,8 @@ cross join lateral aclexplode(o.acl) as e
 cross join lateral (select case when e.grantee <> 0 and e.privilege_type = any (o.allowed)
                                 then 'revoke grant option for' else 'revoke' end) as f (action)
 where (exact or revoke_public)
-  and case when e.grantee = 0 then revoke_public and o.class not in ('database', 'type')
+  and case when e.grantee = 0 then revoke_public and o.class <> 'type'
+                and (o.class <> 'database' or e.privilege_type = any (o.wanted))
            else exact and e.grantee = _differing_privileges_v1.grantee
                 and o.owner <> e.grantee and o.class <> 'database'
                 and (f.action = 'revoke' or e.is_grantable) end

@@ -120,7 +120,10 @@ cross join lateral (
         when not c.gives and c.grantor <> c.owner
              and (c.owns or c.grantor <> to_regrole(quote_ident(current_user))) then 'grantor'
         when c.class not in ('schema', 'database')
-             and not has_schema_privilege(c.schema, 'USAGE') then 'usage' end
+             and not has_schema_privilege(c.schema, 'USAGE')
+             and not (c.gives and grantee = current_user -- an owner gives it to itself first
+                      and (select pg_has_role(n.nspowner, 'USAGE') from pg_namespace as n
+                           where n.oid = c.schema)) then 'usage' end
 ) as m (what)
 cross join lateral (select pg_get_userbyid(c.owner), pg_get_userbyid(c.grantor)
                    ) as r (owner, grantor)
@@ -131,6 +134,93 @@ $fn$;
 comment on function ensure._diff_privileges_v1(text, text[], oid[], boolean, boolean) is
     'The statements that give grantee the asked privileges on what is there.';
 
+create function ensure._check_granted_on_v1(
+    grantee text,
+    schemas oid[]
+)
+returns void
+language plpgsql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _check_granted_on_v1: grantee has granted on to others nothing that it has in these schemas.
+--
+-- Errors   2BP01  it has; DETAIL says to whom, HINT the statements that take it back
+declare
+    c_grantee constant oid := to_regrole(quote_ident(grantee));
+    v_count integer;
+    v_granted text;
+    v_remedies text;
+begin
+    with recursive objects as (
+        select o.class, o.oid, o.acl
+        from (select k.class, v.* from ensure._grant_kinds_v1() as k
+              cross join lateral ensure._grant_objects_v1(schemas, array[k.kind]) as v
+              where k.kind <> 'database') as o
+        where o.owner <> c_grantee
+          and (o.class = 'schema' or o.schema <> 'ensure'::regnamespace)
+    ), entries as materialized (
+        select o.class, o.oid, '' as part, e.*
+        from objects as o
+        cross join lateral aclexplode(o.acl) as e
+        union all
+        select o.class, o.oid, format(' (%I)', a.attname), e.*
+        from objects as o
+        join pg_attribute as a on a.attrelid = o.oid and o.class = 'table' and a.attacl is not null
+        cross join lateral aclexplode(a.attacl) as e
+    ), granted as (
+        select 1 as depth, e.class, e.oid, e.part, e.privilege_type, e.grantor, e.grantee
+        from entries as e
+        join entries as h on h.grantee = c_grantee and h.is_grantable
+                          and row(h.class, h.oid, h.part, h.privilege_type)
+                              = row(e.class, e.oid, e.part, e.privilege_type)
+        where e.grantor = c_grantee
+        union
+        select g.depth + 1, e.class, e.oid, e.part, e.privilege_type, e.grantor, e.grantee
+        from granted as g
+        join entries as e on e.grantor = g.grantee
+                          and row(e.class, e.oid, e.part, e.privilege_type)
+                              = row(g.class, g.oid, g.part, g.privilege_type)
+        where g.depth < 10
+    )
+    select count(*),
+           string_agg(format('%s has %s by role %I', w.who, w.what, pg_get_userbyid(w.grantor)),
+                      '; ' order by w.depth desc, w.what, w.who) filter (where w.place <= 5),
+           string_agg(format('set role %I; revoke %s from %s', pg_get_userbyid(w.grantor), w.what,
+                             w.name), '; '
+                      order by w.depth desc, w.what, w.who) filter (where w.place <= 5)
+    into v_count, v_granted, v_remedies
+    from (select n.*, row_number() over (order by n.depth desc, n.what, n.who) as place
+          from (select max(g.depth) as depth, g.grantor,
+                       format('%s%s on %s %s', g.privilege_type, g.part, g.class, i.identity),
+                       case when g.grantee = 0 then 'PUBLIC'
+                            else format('role %I', pg_get_userbyid(g.grantee)) end,
+                       case when g.grantee = 0 then 'public'
+                            else quote_ident(pg_get_userbyid(g.grantee)) end
+                from granted as g
+                cross join lateral pg_identify_object(
+                    case g.class when 'schema' then 'pg_namespace'::regclass
+                                 when 'routine' then 'pg_proc' when 'type' then 'pg_type'
+                                 else 'pg_class' end, g.oid, 0) as i
+                group by g.grantor, g.grantee, g.privilege_type, g.part, g.class, i.identity
+               ) as n (depth, grantor, what, who, name)) as w;
+    if v_count > 0 then
+        raise exception using
+            errcode = 'dependent_objects_still_exist',
+            message = format('role "%s" has granted on what is to be revoked from it', grantee),
+            detail = format('Granted on: %s. Nothing was changed.',
+                            concat(v_granted, '; and ' || nullif(greatest(v_count - 5, 0), 0)
+                                              || ' more')),
+            hint = format('Run: %s.', v_remedies);
+    end if;
+end
+$fn$;
+
+comment on function ensure._check_granted_on_v1(text, oid[]) is
+    'Grantee has granted on to others nothing that it has in these schemas.';
+
 -- migrate:down
+drop function ensure._check_granted_on_v1(text, oid[]);
 drop function ensure._diff_privileges_v1(text, text[], oid[], boolean, boolean);
 drop function ensure._holds_privilege_v1(text, oid, text);

@@ -16,7 +16,9 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 -- _differing_defaults_v1: what is to change for objects that are yet to be made to be as asked.
 --
--- Returns  schema: null for what holds in all schemas. What exact revokes may be of any creator
+-- Returns  schema: null for what holds in all schemas. What exact revokes may be of any creator in
+--          these schemas, of these creators in all. What a creator makes it has by its defaults for
+--          all schemas, which are PostgreSQL's own where it has none
 with futures as (
     select f.future, f.objtype, array(
                select p.privilege
@@ -37,7 +39,8 @@ with futures as (
     from pg_default_acl as d
     join futures as f on f.objtype = d.defaclobjtype
     cross join lateral aclexplode(d.defaclacl) as e
-    where d.defaclnamespace = any (schemas)
+    where (d.defaclnamespace = any (schemas)
+           or d.defaclnamespace = 0 and pg_get_userbyid(d.defaclrole) = any (creators))
       and e.grantee in (0, to_regrole(quote_ident(_differing_defaults_v1.grantee))::oid)
 )
 select c.creator, s.schema, f.future, 'grant', false, m.missing
@@ -47,18 +50,25 @@ cross join futures as f
 cross join lateral (select array(
     select p.privilege from unnest(f.asked) with ordinality as p (privilege, place)
     where not exists (select from defaults as d
-                      where d.creator = c.creator and d.schema = s.schema and d.future = f.future
+                      where d.creator = c.creator and d.future = f.future
+                        and (d.schema = s.schema or d.schema = 0 and c.creator = grantee)
                         and d.privilege = p.privilege and not d.to_public)
     order by p.place)) as m (missing)
-where c.creator <> grantee and m.missing <> '{}'
+where m.missing <> '{}'
+  and (c.creator <> grantee or ( -- PostgreSQL takes it for none where nobody is left in it
+           select bool_or(d.defaclnamespace = 0) and bool_or(cardinality(d.defaclacl) > 0)
+           from pg_default_acl as d
+           where d.defaclrole = to_regrole(quote_ident(c.creator)) and d.defaclobjtype = f.objtype
+             and d.defaclnamespace in (0, s.schema)))
 union all
-select d.creator, d.schema, d.future, a.action, d.to_public,
+select d.creator, nullif(d.schema, 0), d.future, a.action, d.to_public,
        array_agg(d.privilege order by d.privilege)
 from defaults as d
 cross join lateral (select case when not d.to_public and d.privilege = any (d.allowed)
                                 then 'revoke grant option for' else 'revoke' end) as a (action)
 where case when d.to_public
            then revoke_public and d.creator = any (creators) and d.future <> 'types'
+                and (d.schema <> 0 or d.future <> 'functions')
            else exact and d.creator <> grantee and (a.action = 'revoke' or d.is_grantable) end
 group by d.creator, d.schema, d.future, a.action, d.to_public
 union all
@@ -151,9 +161,12 @@ begin
     return query
         select c.* from ensure._diff_privileges_v1(wanted ->> 'grantee', v_access, v_schemas,
                                                    v_exact, v_public) as c;
+    if found and v_exact then
+        perform ensure._check_granted_on_v1(wanted ->> 'grantee', v_schemas);
+    end if;
     return query
         select c.* from ensure._diff_defaults_v1(
-            wanted ->> 'grantee', v_access, v_schemas,
+            wanted ->> 'grantee', v_access, array_remove(v_schemas, 'ensure'::regnamespace::oid),
             ensure._texts_v1(wanted -> 'creators', 'creators'), v_exact, v_public) as c;
 end
 $fn$;

@@ -18,19 +18,22 @@ as $fn$
 -- ensure_grants_v1: grantee has this access to what the schemas hold and creators will make.
 --
 -- Returns  each change: 'granted', 'revoked'; without any the grants as 'exists'. What counts is
---          what grantee was granted itself, not what it has by PUBLIC, by a role or as owner. The
---          words of access are ensure._grant_words_v1. creators: by default privileges in each
---          schema, for what these roles, and nobody else, make there. Mode exact also revokes, in
---          these schemas, what grantee has and is not asked: column privileges, grant options and
---          default privileges too. revoke_public takes all from PUBLIC on the schemas, tables,
---          sequences and routines, and in default privileges of creators; EXECUTE on what they
---          make in *any* schema, since no default privilege of one schema takes it. What belongs
---          to an extension is left alone
+--          what grantee was granted itself, not what it has by PUBLIC or by a role; an owner has by
+--          default all that it has not lost. The words of access are ensure._grant_words_v1.
+--          creators: by default privileges in each schema, for what these roles, and nobody else,
+--          make there. Mode exact also revokes, in these schemas, what grantee has and is not
+--          asked, unless it owns the object: column privileges, grant options and default
+--          privileges too, of creators also those that hold in *all* schemas. revoke_public takes
+--          all from PUBLIC on the schemas, tables, sequences and routines, what is asked of the
+--          database, and default privileges of creators there and in all schemas; EXECUTE on what
+--          they make in *any* schema, since no default privilege of one schema takes it. What
+--          belongs to an extension is left alone, and so are the objects in schema ensure
 -- Errors   0A000  maintain, on a server before 17
 --          22004, 22023, 42602, 42939  bad input; a schema of PostgreSQL's own
 --          25006, 42501  something differs, and this transaction or role may not change it: DETAIL
 --                 says which right is missing or which role granted it, HINT the statement
---          2BP01  what is to be revoked was granted on by grantee to others
+--          2BP01  grantee has granted on what is to be revoked: DETAIL says to whom, HINT the
+--                 statements that take it back
 --          3F000, 42704  no such schema or role
 --          55P03  max_wait was spent waiting for others; DETAIL names who may be in the way
 --          NS002  something differs, and the setting ensure.ddl is off

@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import postgres, { type Notice } from 'postgres';
 import { exitCodes, UserError } from '../errors.js';
 import type { ServerMessage } from '../print.js';
@@ -69,20 +68,19 @@ export async function rehearse(options: Options, report: Report): Promise<void> 
         for (const type of Object.keys(session.sql.options.parsers)) delete (session.sql.options.parsers as Record<string, unknown>)[type];
         const { some, unseen } = await readable(look);
         report.unseen = unseen.map(spelled);
-        await session.run(beginning(session, options));
+        const limits = limitsOf(session, options);
+        await session.run(`begin isolation level read committed; ${limits}`);
         let open = true;
         try {
             const inside = insideOf(session);
-            const mark = randomBytes(8).toString('hex');
-            await session.run(`set local ensure.rehearsal = '${mark}'`);
+            const mark = await transactionOf(session);
             const facts = await inside<{ pid: number; counts: boolean }>(
                 "select json_build_object('pid', pg_backend_pid(), 'counts', current_setting('track_counts')::boolean)::text as found");
             if (!facts.counts) report.unseen.push('rows: track_counts is off');
             const sampler = sampleLocks(look, facts.pid);
             await sampler.look();
-            await runAll(options.input, { session, inside, sampler }, report);
-            const [row] = await session.ask("select current_setting('ensure.rehearsal', true) as mark") as unknown as { mark: string | null }[];
-            if (row?.mark !== mark) throw new UserError('the transaction was ended by what ran in it: what it had done by then may be committed');
+            await runAll(options.input, { session, inside, sampler, limits }, report);
+            if (await transactionOf(session) !== mark) throw new UserError('the transaction was ended by what ran in it: what it had done by then may be committed');
             const begun = performance.now();
             const found = await find(inside, look, some);
             report.sequences = await usedSequences(look, facts.pid);
@@ -97,23 +95,32 @@ export async function rehearse(options: Options, report: Report): Promise<void> 
     }));
 }
 
-function beginning({ facts: { linux } }: Session, { lockTimeoutMs, statementTimeoutMs }: Options): string {
-    return `begin isolation level read committed; set local lock_timeout = ${lockTimeoutMs}; set local statement_timeout = ${statementTimeoutMs};
-        set local idle_in_transaction_session_timeout = '60s'; ${linux ? 'set local client_connection_check_interval = 500' : ''}`;
+/** Another one has another id, also where none is assigned: on a standby, or where nothing is written. */
+async function transactionOf(session: Session): Promise<string | undefined> {
+    const [row] = await session.ask(`select l.virtualtransaction as id from pg_catalog.pg_locks as l
+        where l.pid = pg_catalog.pg_backend_pid() and l.locktype = 'virtualxid' and l.virtualxid = l.virtualtransaction`);
+    return (row as { id?: string } | undefined)?.id;
+}
+
+function limitsOf({ facts: { linux } }: Session, { lockTimeoutMs, statementTimeoutMs }: Options): string {
+    return `set local lock_timeout = ${lockTimeoutMs}; set local statement_timeout = ${statementTimeoutMs};
+        set local idle_in_transaction_session_timeout = '60s'; ${linux ? 'set local client_connection_check_interval = 500;' : ''}`;
 }
 
 interface Stage {
     session: Session;
     inside: Inside;
     sampler: Sampler;
+    /** Which the text may set, or reset. */
+    limits: string;
 }
 
 /** One by one, by the protocol that takes one statement only: no second one hides in a text that a server reads otherwise. */
-async function runAll({ statements, savepoints }: Input, { session, inside, sampler }: Stage, report: Report): Promise<void> {
+async function runAll({ statements, savepoints }: Input, { session, inside, sampler, limits }: Stage, report: Report): Promise<void> {
     const base = await counted(inside);
     for (const statement of [...statements, null]) {
         const begun = performance.now();
-        await session.run('savepoint pg_ensure_rehearsal');
+        await session.run(`${limits} savepoint pg_ensure_rehearsal`);
         try {
             const result = await session.ask(statement ?? 'set constraints all immediate');
             if (statement !== null) report.statements.push(ranOf(statement, result, begun));

@@ -1,5 +1,6 @@
 import { message, table, type Answer } from '../print.js';
 import { excerpt } from '../run/report.js';
+import type { Change } from './changes.js';
 import { everyMs, type Lock } from './locks.js';
 import type { Failed, Report } from './rehearse.js';
 
@@ -44,8 +45,35 @@ function lockRow({ kind, object, mode, heldMs, waitedMs, waitedFor }: Lock): (st
     return [kind === 'relation' ? object : `${kind} ${object}`, mode, shown(heldMs), shown(waitedMs), waitedFor.join('; ')];
 }
 
-function values({ from, to, secret }: { from: unknown; to: unknown; secret?: true }): [string, string] {
-    return secret ? ['(not shown)', '(not shown)'] : [spelled(from), spelled(to)];
+type Column = Change['columns'][number];
+
+function values({ column, from, to, secret }: Column): [string, string] {
+    if (secret) return ['(not shown)', '(not shown)'];
+    if (column.endsWith('acl') && (Array.isArray(from) || Array.isArray(to))) return entries(from as string[] | null, to as string[] | null);
+    return where(spelled(from), spelled(to));
 }
 
-const spelled = (value: unknown): string => (value === null ? 'null' : excerpt(typeof value === 'string' ? value : JSON.stringify(value)));
+/** Of privileges those that went and those that came; null is what there is by default. */
+function entries(from: string[] | null, to: string[] | null): [string, string] {
+    const only = (sign: string, some: string[] | null, others: string[] | null): string => (
+        some ? some.filter((one) => !others?.includes(one)).map((one) => sign + one).join(' ') : 'null'
+    );
+    return [only('-', from, to), only('+', to, from)];
+}
+
+const most = 100;
+const lead = 20;
+
+/** Long texts from shortly before where they begin to differ. */
+function where(from: string, to: string): [string, string] {
+    if (from.length <= most && to.length <= most) return [from, to];
+    let same = 0;
+    while (same < from.length && from[same] === to[same]) same += 1;
+    const start = Math.max(0, same - lead);
+    const cut = (one: string): string => (start ? '…' : '') + one.slice(start, start + most) + (one.length > start + most ? '…' : '');
+    return [cut(from), cut(to)];
+}
+
+const spelled = (value: unknown): string => (
+    value === null ? 'null' : (typeof value === 'string' ? value : JSON.stringify(value)).replaceAll('\n', '\\n')
+);

@@ -82,7 +82,60 @@ describe('what counts is what the role was granted itself', () => {
         expect(await linesOf(dba, granted(app))).toEqual(['columns SELECT', ...(words.read ?? [])]);
     }));
 
-    test('the owner needs nothing, and gets something on what another owns', () => withGiven([], async ({ dba }, { owner, other }, roles) => {
+    test('an owner that lost its own gets back what is asked, by its own call too; what it has by default needs no entry', () => withGiven([], async ({ dba }, { owner, app }, roles) => {
+        await dba.run(`revoke all on schema app from ${owner}; revoke all on app.t, app.v, app.s from ${owner}; revoke insert on app.p from ${owner}; revoke all on function app.f from ${owner}, public;
+            revoke all on type app.e from ${owner}`);
+        const call = ensure(owner, 'read,write,execute,types', '', 'app');
+        await as(dba, owner, async () => {
+            expect((await dba.attempt('select from app.t')).code).toBe('42501');
+            expect(await done(dba, call, roles)).toEqual(['USAGE on schema app', 'SELECT, INSERT, UPDATE, DELETE on table app.t', 'INSERT on partitioned table app.p',
+                'SELECT, INSERT, UPDATE, DELETE on view app.v', 'SELECT, USAGE on sequence app.s', 'EXECUTE on routine app.f(integer, text[])', 'USAGE on type app.e'].map((one) => `${one} for role owner granted`));
+            expect(await done(dba, call, roles)).toEqual(['grants of role owner exists']);
+            expect(await dba.run('select from app.t')).toEqual([]);
+        });
+        expect(await linesOf(dba, granted(app))).toEqual([]);
+    }));
+
+    test('exact takes nothing from an owner, and gives what it lost', () => withGiven([], async ({ dba }, { owner }, roles) => {
+        await dba.run(`revoke select on app.t from ${owner}`);
+        expect(await done(dba, ensure(owner, 'read', `'{${owner}}', 'exact'`), roles)).toEqual(['SELECT on table app.t for role owner granted']);
+        expect(await dba.run(`select has_table_privilege('${owner}', 'app.t', 'insert') as may`)).toEqual([{ may: true }]);
+    }));
+
+    test('negative control: with the owner left out it has not what is asked', () => withGiven([], async ({ dba }, { owner }, roles) => {
+        await withoutGuard(dba, '_differing_privileges_v1', 'where not o.wanted <@ h.held', 'where o.owner <> $1 and not o.wanted <@ h.held');
+        await dba.run(`revoke all on app.t from ${owner}`);
+        expect(await done(dba, ensure(owner, 'read'), roles)).toEqual(['grants of role owner exists']);
+        expect(await dba.run(`select has_table_privilege('${owner}', 'app.t', 'select') as may`)).toEqual([{ may: false }]);
+    }));
+
+    test('a creator that lost its own by default privileges gets what is asked on what it will make', () => withGiven([], async ({ dba }, { owner }, roles) => {
+        await dba.run(`alter default privileges for role ${owner} revoke select, update on tables from ${owner}`);
+        const reads = async (name: string): Promise<unknown> => {
+            await dba.run(`set role ${owner}; create table app.${name} (a int); reset role`);
+            return (await dba.run(`select has_table_privilege('${owner}', 'app.${name}', 'select') as may`))[0]?.may;
+        };
+        expect(await reads('before')).toBe(false);
+        const call = ensure(owner, 'read', `'{${owner}}', 'exact'`);
+        expect(await done(dba, call, roles)).toEqual(['SELECT on table app.before for role owner granted', 'SELECT on future tables of role owner in schema app for role owner granted']);
+        expect(await reads('after')).toBe(true);
+        expect(await done(dba, call, roles)).toEqual(['grants of role owner exists']);
+    }));
+
+    test('a creator all of whose default privileges were revoked makes what it has all of, as PostgreSQL does; where others are in them, it gets what is asked', () => withGiven([], async ({ dba }, { owner, other }, roles) => {
+        await dba.run(`alter default privileges for role ${owner} revoke all on tables from ${owner}`);
+        const may = async (name: string): Promise<unknown> => (await dba.run(`set role ${owner}; create table app.${name} (a int); reset role;
+            select has_table_privilege('${owner}', 'app.${name}', 'select') as reads, has_table_privilege('${owner}', 'app.${name}', 'insert') as writes`)).at(-1);
+        const call = ensure(owner, 'read', `'{${owner}}'`);
+        expect(await done(dba, call, roles)).toEqual(['grants of role owner exists']);
+        expect(await may('empty')).toEqual({ reads: true, writes: true });
+        await dba.run(`alter default privileges for role ${owner} in schema app grant select on tables to ${other}`);
+        expect(await may('others')).toEqual({ reads: false, writes: false });
+        expect(await done(dba, call, roles)).toContain('SELECT on future tables of role owner in schema app for role owner granted');
+        expect(await may('asked')).toEqual({ reads: true, writes: false });
+    }));
+
+    test('the owner that has lost nothing needs nothing, and gets something on what another owns', () => withGiven([], async ({ dba }, { owner, other }, roles) => {
         expect(await done(dba, ensure(owner, 'read,write,execute', `'{${owner}}'`), roles)).toEqual(['grants of role owner exists']);
         await dba.run(`grant create, usage on schema app to ${other}; set role ${other}; create table app.o (a int); reset role`);
         expect(await done(dba, ensure(owner, 'read', `'{${owner},${other}}'`), roles)).toEqual([
@@ -159,6 +212,36 @@ describe('what creators will make', () => {
         expect(await done(dba, ensure(app, 'read', `'{${owner}}', 'exact'`), roles)).toEqual(['grants of role app exists']);
     }));
 
+    /** What the grantee has on a table that the creator makes after the call. */
+    const after = async (dba: Session, owner: string, app: string, name: string): Promise<unknown> => {
+        await dba.run(`set role ${owner}; create table app.${name} (a int); reset role`);
+        return (await dba.run(`select string_agg(e.privilege_type || case when e.is_grantable then '*' else '' end, ',' order by 1) as may
+            from pg_class as c, aclexplode(c.relacl) as e where c.oid = 'app.${name}'::regclass and e.grantee = '${app}'::regrole`))[0]?.may;
+    };
+    const everywhere = (owner: string, app: string): string => `alter default privileges for role ${owner} grant insert on tables to ${app};
+        alter default privileges for role ${owner} grant select on tables to ${app} with grant option`;
+
+    test('exact revokes those of the named creators that hold in all schemas, and what is made then has no more than is asked', () => withGiven([], async ({ dba }, { owner, other, app }, roles) => {
+        await dba.run(everywhere(owner, app) + `; alter default privileges for role ${other} grant insert on tables to ${app}`);
+        const call = ensure(app, 'read', `'{${owner}}', 'exact'`);
+        await dba.run(ensure(app, 'read', `'{${owner}}'`));
+        expect(await after(dba, owner, app, 'added')).toBe('INSERT,SELECT*');
+        expect(await done(dba, call, roles)).toEqual(['INSERT on table app.added', 'GRANT OPTION FOR SELECT on table app.added', 'INSERT on future tables of role owner',
+            'GRANT OPTION FOR SELECT on future tables of role owner'].map((one) => `${one} for role app revoked`));
+        expect(await after(dba, owner, app, 'exact')).toBe('SELECT');
+        expect(await done(dba, call, roles)).toEqual(['grants of role app exists']);
+        expect(await dba.run(`select count(*)::int as n from pg_default_acl where defaclrole = '${other}'::regrole`)).toEqual([{ n: 1 }]);
+    }));
+
+    test('negative control: without them a new table has more, and the call says exists', () => withGiven([], async ({ dba }, { owner, app }, roles) => {
+        await withoutGuard(dba, '_differing_defaults_v1', 'or d.defaclnamespace = 0 and', 'or false and');
+        await dba.run(everywhere(owner, app));
+        const call = ensure(app, 'read', `'{${owner}}', 'exact'`);
+        await dba.run(call);
+        expect(await done(dba, call, roles)).toEqual(['grants of role app exists']);
+        expect(await after(dba, owner, app, 'more')).toBe('INSERT,SELECT*');
+    }));
+
     test('exact leaves what default privileges for tables gave on a materialized view', () => withGiven([], async ({ dba }, { owner, app }, roles) => {
         const call = ensure(app, 'read,write', `'{${owner}}', 'exact'`);
         await dba.run(call);
@@ -209,11 +292,30 @@ describe('exact', () => {
         expect(await done(dba, ensure(app, '', "'{}', 'exact'"), roles)).toEqual(['SELECT on table app.t for role app revoked']); // by who granted it
     }));
 
-    test('what it granted on to others: 2BP01, and nothing was changed', () => withGiven([], async ({ dba }, { app, else: other }) => {
+    test('what it granted on to others: 2BP01 says to whom, nothing was changed, and the statements in the hint take it', () => withGiven([], async ({ dba }, { app, else: other, other: third }, roles) => {
+        await dba.run(`grant usage on schema app to ${app}, ${other}, ${third}; grant select on app.t to ${app} with grant option; grant update (a, b) on app.t to ${app} with grant option;
+            grant execute on function app.f to ${app} with grant option; grant usage on type app.e to ${app} with grant option;
+            set role ${app}; grant select on app.t to ${other} with grant option; grant update (b) on app.t to ${other}; grant execute on function app.f to public; reset role; set role ${other}; grant select on app.t to ${third}; reset role`);
+        const call = ensure(app, 'usage', "'{}', 'exact'");
+        const { detail, hint } = expectError(await dba.attempt(call), '2BP01');
+        expect(detail.replaceAll(roles.role(''), '')).toBe('Granted on: role other has SELECT on table app.t by role else; PUBLIC has EXECUTE on routine app.f(integer,pg_catalog.text[]) by role app; '
+            + 'role else has SELECT on table app.t by role app; role else has UPDATE (b) on table app.t by role app. Nothing was changed.');
+        expect(await linesOf(dba, granted(app))).toContain('relation r SELECT*');
+        await dba.run(`${/Run: (.*)\.$/.exec(hint)?.[1] ?? ''}; reset role`);
+        expect((await done(dba, call, roles)).every((line) => line.endsWith('revoked'))).toBe(true);
+        expect(await done(dba, call, roles)).toEqual(['grants of role app exists']);
+        expect(await linesOf(dba, granted(other))).toEqual([usage]);
+    }));
+
+    test('negative control: without the look PostgreSQL says to use CASCADE', () => withGiven([], async ({ dba }, { app, else: other }) => {
+        await withoutGuard(dba, '_diff_grants_v1', 'if found and v_exact', 'if false');
         await dba.run(`grant usage on schema app to ${app}; grant select on app.t to ${app} with grant option; set role ${app}; grant select on app.t to ${other}; reset role`);
-        const { hint } = expectError(await dba.attempt(ensure(app, 'usage', "'{}', 'exact'")), '2BP01');
-        expect(hint).toContain('CASCADE');
-        expect(await linesOf(dba, granted(app))).toEqual(['relation r SELECT*', usage]);
+        expect(expectError(await dba.attempt(ensure(app, 'usage', "'{}', 'exact'")), '2BP01').hint).toContain('CASCADE');
+    }));
+
+    test('a grant option that is kept from others is no reason: only what grantee granted', () => withGiven([], async ({ dba }, { app, else: other }, roles) => {
+        await dba.run(`grant usage on schema app to ${other}; grant select on app.t to ${app}, ${other} with grant option; set role ${other}; grant select on app.t to public; reset role`);
+        expect(await done(dba, ensure(app, '', "'{}', 'exact'"), roles)).toEqual(['SELECT on table app.t for role app revoked']);
     }));
 
     test('what an event trigger gives back: NS015 after three passes', () => withGiven([], async ({ dba }, { app }) => {
@@ -235,6 +337,31 @@ describe('revoke_public', () => {
         expect(await linesOf(dba, granted('public', 'more'))).toEqual([usage]);
         expect(await linesOf(dba, granted(owner))).toContain('function EXECUTE');
         expect(await done(dba, ensure(app, 'usage', "'{}', 'add', true"), roles)).toEqual(['grants of role app exists']);
+    }));
+
+    test('the privileges on the database that are asked are taken from PUBLIC too; the others stay', () => withGiven([], async ({ dba }, { app, else: other }, roles) => {
+        const call = (access: string): string => ensure(app, access, "'{}', 'add', true", '');
+        expect(await done(dba, call('connect'), roles)).toEqual([`CONNECT on database ${roles.database.name} for role app granted`, `CONNECT on database ${roles.database.name} for PUBLIC revoked`]);
+        expect(await linesOf(dba, granted('public'))).toContain('database TEMPORARY');
+        expect(await dba.run(`select has_database_privilege('${app}', current_database(), 'connect') as app, has_database_privilege('${other}', current_database(), 'connect') as other`)).toEqual([{ app: true, other: false }]);
+        expect(await done(dba, call('connect'), roles)).toEqual(['grants of role app exists']);
+        expect(await done(dba, call('connect,temporary'), roles)).toEqual([`TEMPORARY on database ${roles.database.name} for role app granted`, `TEMPORARY on database ${roles.database.name} for PUBLIC revoked`]);
+        expect((await linesOf(dba, granted('public'))).join()).not.toContain('database');
+    }));
+
+    test('negative control: with the database left out PUBLIC keeps CONNECT, and the call says exists', () => withGiven([], async ({ dba }, { app }, roles) => {
+        await withoutGuard(dba, '_differing_privileges_v1', "e.privilege_type = any (o.wanted))", 'false)');
+        const call = ensure(app, 'connect', "'{}', 'add', true", '');
+        await dba.run(call);
+        expect(await done(dba, call, roles)).toEqual(['grants of role app exists']);
+        expect(await linesOf(dba, granted('public'))).toContain('database CONNECT,TEMPORARY');
+    }));
+
+    test('of creators: what default privileges of all schemas give PUBLIC on tables and sequences', () => withGiven([], async ({ dba }, { app, owner }, roles) => {
+        await dba.run(`alter default privileges for role ${owner} grant select on tables to public`);
+        expect((await done(dba, ensure(app, 'usage', `'{${owner}}', 'add', true`), roles)).slice(-2)).toEqual([
+            'EXECUTE on future functions of role owner for PUBLIC revoked', 'SELECT on future tables of role owner for PUBLIC revoked']);
+        expect(await done(dba, ensure(app, 'usage', `'{${owner}}', 'add', true`), roles)).toEqual(['grants of role app exists']);
     }));
 
     test('of creators: EXECUTE on functions to come, in any schema, and what default privileges of these schemas give', () => withGiven([], async ({ dba }, { app, owner, other }, roles) => {
@@ -275,6 +402,23 @@ describe('a document', () => {
         expect(first).toContain('EXECUTE on future functions of role maker for PUBLIC revoked');
         expect(await linesOf(dba, granted(fresh))).toEqual(words.read);
         expect(await done(dba, call, roles)).toEqual(['role fresh exists', 'role maker exists', 'grants of role fresh exists']);
+    }));
+
+    test('of schema ensure exact and revoke_public look at nothing but the schema', () => withGiven([], async ({ dba }, { owner, else: caller }, roles) => {
+        await dba.run(`create table ensure.kept (a int); grant select on ensure.kept to ${caller}; grant create on schema ensure to ${caller}; revoke usage on schema ensure from ${caller}; grant usage on schema ensure to public`);
+        const call = ensure(caller, 'usage,execute', `'{${owner}}', 'exact', true`, 'ensure');
+        expect(await done(dba, call, roles)).toEqual(['USAGE on schema ensure for role else granted', 'CREATE on schema ensure for role else revoked', 'USAGE on schema ensure for PUBLIC revoked',
+            'EXECUTE on future functions of role owner for PUBLIC revoked']);
+        expect(await done(dba, call, roles)).toEqual(['grants of role else exists']);
+        await as(dba, caller, async () => {
+            expect((await dba.run(ensure(caller, 'usage', '', 'ensure'))).map(({ outcome }) => outcome)).toEqual(['exists']);
+        });
+    }));
+
+    test('negative control: else the tables of ensure are changed', () => withGiven([], async ({ dba }, { else: caller }, roles) => {
+        await withoutGuard(dba, '_differing_privileges_v1', "or o.schema <> 'ensure'::regnamespace", 'or true');
+        await dba.run(`create table ensure.kept (a int); grant select on ensure.kept to ${caller}`);
+        expect(await done(dba, ensure(caller, 'usage', "'{}', 'exact'", 'ensure'), roles)).toEqual(['SELECT on table ensure.kept for role else revoked']);
     }));
 
     test('schema ensure is one whose functions may be given', () => withGiven([], async ({ dba }, _who, roles) => {

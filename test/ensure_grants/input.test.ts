@@ -17,6 +17,9 @@ describe('bad input says what is wrong and what to give; nothing is changed', ()
         ['no word', '22023', call(`'${grantee}', '{}', '{app}'`), /access of .* is empty.*mode exact/],
         ['no schema', '22023', call(`'${grantee}', '{connect,read}', '{}'`), /schemas of .* is empty/],
         ['no word and no schema, exact', '22023', call(`'${grantee}', '{}', '{}', mode => 'exact'`), /schemas of .* is empty/],
+        ['creators and no schema', '22023', call(`'${grantee}', '{connect}', '{}', '{${grantee}}'`), /creators of .* without schemas.*Name the schemas/],
+        ...['read', 'write', 'types', 'create', 'usage,truncate'].map((access): [string, string, string, RegExp] =>
+            [`${access} of schema ensure`, '22023', call(`'${grantee}', '{${access}}', '{app,ensure}'`), /more than usage for schema "ensure".*entry of its own/]),
         ['another mode', '22023', call(`'${grantee}', '{read}', '{app}', mode => 'all'`), /mode of .* is "all".*add.*exact/],
         ['null for grantee', '22004', call("null, '{read}', '{app}'"), /grantee of the grants is null/],
         ['null for access', '22004', call(`'${grantee}', null, '{app}'`), /access of .* is null/],

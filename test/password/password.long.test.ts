@@ -1,6 +1,7 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
+import { appendFileSync, chmodSync, chownSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { connect, createServer, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { expect, test, type TestContext } from 'vitest';
 import { majorOf, temporaryServer, type Server } from '../../scripts/embedded.js';
@@ -243,21 +244,112 @@ test('where what is stored cannot be read, a login tells: another password is se
 })));
 
 test('control: a login without SASLprep takes a password that fits for another one', () => withoutGuards({
-    'password/probe.js': [['login(url, role, prepared(password))', 'login(url, role, password)']],
+    'password/probe.js': [[': prepared(password))', ': password)']],
 }, (cli) => withServer((server) => asManager(server, async (url, role) => {
     expect((await set(role, ligature, { url, cli })).document.outcome).toBe('set');
     expect((await set(role, ligature, { url, cli })).document.outcome).toBe('set');
 }))));
 
-/** Above what is there, so that it decides for one role. */
-async function trust(server: Server, role: string): Promise<void> {
+/** Above what is there, so that it decides for one role; new connections show when it was loaded. */
+async function hba(server: Server, role: string, method: string): Promise<void> {
+    const loaded = async (): Promise<string> => asAdmin(async (sql) => String((await sql`select pg_conf_load_time()::text as at`)[0]?.at), server.url);
+    const before = await loaded();
     const file = join(server.dataFolder, 'pg_hba.conf');
     const rest = readFileSync(file, 'utf8');
-    writeFileSync(file, `host all "${role.replaceAll('"', '""')}" 127.0.0.1/32 trust\n`);
+    writeFileSync(file, `host all "${role.replaceAll('"', '""')}" 127.0.0.1/32 ${method}\n`);
     appendFileSync(file, rest);
     await asAdmin((sql) => sql`select pg_reload_conf()`, server.url);
-    await until('the server trusts', async () => await login(role, 'any') === '' || await login(role, 'any', server.url) === '');
+    await until('the server has read it', async () => await loaded() !== before);
 }
+const trust = (server: Server, role: string): Promise<void> => hba(server, role, 'trust');
+
+/** What clients send to the server, by a port that passes it on. */
+async function listening(url: string, body: (url: string, sent: () => string) => Promise<void>): Promise<void> {
+    const { hostname, port } = new URL(url);
+    const bytes: Buffer[] = [];
+    const relay = createServer((client) => {
+        const server = connect(Number(port), hostname);
+        client.on('data', (chunk) => bytes.push(chunk)).on('error', () => server.destroy()).pipe(server);
+        server.on('error', () => client.destroy()).pipe(client);
+    }).listen(0, '127.0.0.1');
+    await once(relay, 'listening');
+    const through = new URL(url);
+    through.port = String((relay.address() as AddressInfo).port);
+    try {
+        await body(through.href, () => Buffer.concat(bytes).toString('latin1'));
+    } finally {
+        relay.close();
+    }
+}
+
+test('a server that asks for the clear text is not given it: exit code 14 says so, --force writes a verifier; control: a driver sends it', () => withServer((server) => asManager(server, async (url, role) => {
+    const secret = 'clear-Text-of-it';
+    expect((await set(role, secret, { url })).document.outcome).toBe('set');
+    await hba(server, role, 'password');
+    await listening(url, async (through, sent) => {
+        for (const password of [secret, 'another']) {
+            const { code, stderr, document } = await set(role, password, { url: through });
+            expect([code, stderr, document]).toEqual([14, '', expect.objectContaining({ outcome: 'unknown', why: expect.stringContaining('the server asks for the clear text') as string })]);
+        }
+        expect((await set(role, secret, { url: through, args: ['--force'] })).document.outcome).toBe('set');
+        expect(sent()).toContain(`${role}\0`);
+        expect(sent()).not.toContain(secret);
+        const plain = new URL(through);
+        [plain.username, plain.password] = [encodeURIComponent(role), secret];
+        await asAdmin((sql) => sql`select 1`, plain.href);
+        expect(sent()).toContain(secret);
+    });
+})));
+
+test('control: without the look at what is asked there is no answer but a stack', () => withoutGuards({
+    'password/probe.js': [['asked.kind === kinds.clearText', 'false'], ['kind === asked.kind', 'true']],
+}, (cli) => withServer((server) => asManager(server, async (url, role) => {
+    await hba(server, role, 'password');
+    const { code, stderr } = await set(role, 'p', { url, cli });
+    expect([code, stderr]).toEqual([1, expect.stringContaining('TypeError')]);
+}))));
+
+/** Stored as MD5, which is asked of the role then. */
+async function storedAsMd5(server: Server, role: string, password: string): Promise<void> {
+    await hba(server, role, 'md5');
+    await asAdmin(async (sql) => {
+        await sql`set password_encryption = 'md5'`;
+        await sql.unsafe(`alter role "${role.replaceAll('"', '""')}" password '${password}'`);
+    }, server.url);
+}
+
+test('a server that asks for MD5 tells too, of the password as it is: what fits exists, another one is set as a verifier, which fits then', () => withServer((server) => asManager(server, async (url, role) => {
+    await storedAsMd5(server, role, ligature);
+    expect((await set(role, ligature, { url })).document.outcome).toBe('exists');
+    expect((await stored(role, server.url)).password).toMatch(/^md5/);
+    expect((await set(role, 'another', { url })).document.outcome).toBe('set');
+    expect((await stored(role, server.url)).password).toMatch(/^SCRAM-SHA-256/);
+    expect((await set(role, 'another', { url })).document.outcome).toBe('exists');
+})));
+
+test('control: prepared as for SCRAM, a password stored as MD5 is taken for another one', () => withoutGuards({
+    'password/probe.js': [['asked.kind === kinds.md5 ? password : prepared(password)', 'prepared(password)']],
+}, (cli) => withServer((server) => asManager(server, async (url, role) => {
+    await storedAsMd5(server, role, ligature);
+    expect((await set(role, ligature, { url, cli })).document.outcome).toBe('set');
+}))));
+
+test('over TLS it hears what is asked too', (context) => {
+    if (spawnSync('openssl', ['version']).status !== 0) missing(context, 'needs openssl for a certificate');
+    return withServer((server) => asManager(server, async (url, role) => {
+        const made = spawnSync('openssl', ['req', '-new', '-x509', '-days', '2', '-nodes', '-subj', '/CN=localhost', '-out', join(server.dataFolder, 'server.crt'), '-keyout', join(server.dataFolder, 'server.key')]);
+        expect(made.status).toBe(0);
+        const { uid, gid } = statSync(server.dataFolder);
+        chmodSync(join(server.dataFolder, 'server.key'), 0o600);
+        chownSync(join(server.dataFolder, 'server.key'), uid, gid);
+        await asAdmin((sql) => sql`alter system set ssl = on`, server.url);
+        await hba(server, role, 'password');
+        const secured = new URL(url);
+        secured.searchParams.set('sslmode', 'require');
+        const { code, document } = await set(role, 'p', { url: secured.href });
+        expect([code, document.why], String(document.error)).toEqual([14, expect.stringContaining('clear text')]);
+    }));
+});
 
 test('under trust nobody can tell: exit code 14, and nothing is written, but with --force', () => withServer((server) => asManager(server, async (url, role) => {
     await trust(server, role);

@@ -220,6 +220,44 @@ test('a procedure and a DO block that commit are refused by PostgreSQL, 2D000: n
     expect(await other.run("select to_regclass('app.x') is null as none")).toEqual([{ none: true }]);
 }));
 
+test('RESET ALL in the text takes neither the transaction nor its limits: they are set again before each statement', () => withWorld(async ({ url }) => {
+    const { code, document } = await rehearsal(url, `reset all; create table app.x (); show lock_timeout; set lock_timeout = '1h'; set session statement_timeout = 0;
+        select current_setting('lock_timeout') as l, current_setting('statement_timeout') as s`);
+    expect([code, document.error, lines(document)]).toEqual([0, null, ['created table app.x']]);
+    expect([document.statements[2]?.rows, document.statements.at(-1)?.rows]).toEqual([[{ lock_timeout: '500ms' }], [{ l: '500ms', s: '1min' }]]);
+}));
+
+test('control: set once, they are gone after RESET ALL', () => withoutGuards({
+    'rehearse/rehearse.js': [['`${limits} savepoint', '`savepoint']],
+}, (cli) => withWorld(async ({ url }) => {
+    const { document } = await rehearsal(url, 'reset all; show lock_timeout', [], { cli });
+    expect(document.statements.at(-1)?.rows).toEqual([{ lock_timeout: '0' }]);
+})));
+
+test('should a text end the transaction all the same, an error says that it may be committed; control: without the look it passes for rolled back', async () => {
+    const allowed: [string, string] = ["/SAVEPOINT|RELEASE|ROLLBACK_TO/.test(kind ?? '')", 'true'];
+    const ending = 'create table app.kept (); commit and chain; select 1';
+    await withoutGuards({ 'rehearse/input.js': [allowed] }, (cli) => withWorld(async ({ url }) => {
+        const { code, document } = await rehearsal(url, ending, [], { cli });
+        expect([code, document.error]).toEqual([1, expect.stringContaining('the transaction was ended by what ran in it')]);
+    }));
+    await withoutGuards({ 'rehearse/input.js': [allowed], 'rehearse/rehearse.js': [['await transactionOf(session) !== mark', 'false']] }, (cli) => withWorld(async ({ url }) => {
+        expect((await rehearsal(url, ending, [], { cli })).code).toBe(0);
+    }));
+});
+
+test('of privileges it shows the entries that came and those that went, of long texts where they differ', () => withWorld(async ({ url, other }) => {
+    const { owner } = surroundings.server;
+    const body = (last: string): string => `create or replace function app.long() returns integer language sql as 'select 1 /* ${'word '.repeat(40)}${last} ${'word '.repeat(40)}*/'`;
+    await other.run(`grant select on app.t to public; grant usage on schema app to public; ${body('old')}`);
+    const { stdout } = await run(url, ['rehearse', `revoke select on app.t from public; grant insert, update on app.t to public; grant select on app.v to public; revoke usage on schema app from public; ${body('new')}`]);
+    const plain = stdout.replaceAll(owner, 'app').replaceAll(/ +/g, ' ');
+    expect(plain).toContain('| relacl | -=r/app | +=aw/app');
+    expect(plain).toMatch(/app\.v \| relacl \| null \| \+app=\w+\/app \+=r\/app/);
+    expect(plain).toContain('| nspacl | -=U/app |');
+    expect(plain).toMatch(/prosrc \| …word word word word old word [^|]*… \| …word word word word new word [^|]*…/);
+}));
+
 test('savepoints of the text work, also around a failure', () => withWorld(async ({ url }) => {
     const { code, document } = await rehearsal(url, `savepoint a; create table app.x (); savepoint b; create table app.y (); rollback to b; release a;
         create table app.z (); select 1 / 0`);
