@@ -52,8 +52,9 @@ as $fn$
 --          cannot compare; statement mends it, a verifier left out; missing: the right that this
 --          role lacks for it on this server, remedy: the statement that gives it. Without a row
 --          nothing differs
--- Errors   0A000, 22004, 22007, 22023, 3D000, 3F000, 42602, 42704, 42883, 42939, 42P01
+-- Errors   0A000, 22004, 22007, 22023, 3D000, 3F000, 42602, 42704, 42883, 42939, 42P01, 55P02
 --                 bad input, as ensure_roles_v1
+--          2BP01  what an exact entry revokes was granted on
 -- Locks    none beyond catalog reads; runs read-only and on a standby
 select c.object,
        case when not c.seen then 'unknown'
@@ -81,8 +82,9 @@ as $fn$
 -- Returns  one row for each change, in the order to run them; none when nothing differs. why names
 --          a right that this role lacks. Where this role cannot compare a password there is no row
 --          for it, but with a role that is created
--- Errors   0A000, 22004, 22007, 22023, 3D000, 3F000, 42602, 42704, 42883, 42939, 42P01
+-- Errors   0A000, 22004, 22007, 22023, 3D000, 3F000, 42602, 42704, 42883, 42939, 42P01, 55P02
 --                 bad input, as ensure_roles_v1
+--          2BP01  what an exact entry revokes was granted on
 -- Locks    none beyond catalog reads; runs read-only and on a standby
 select (row_number() over ())::integer, c.statement, true,
        case when c.relation is null then 'rows of catalogs'
