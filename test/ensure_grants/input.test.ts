@@ -37,7 +37,7 @@ describe('bad input says what is wrong and what to give; nothing is changed', ()
         ...['pg_catalog', 'pg_toast', 'pg_temp_3', 'information_schema'].map((schema): [string, string, string, RegExp] =>
             [`schema ${schema}`, '42939', call(`'${grantee}', '{read}', '{${schema}}'`), /belongs to PostgreSQL/]),
         ['a negative budget', '22023', call(`'${grantee}', '{read}', '{app}', max_wait => '-1 s'`), /max_wait/],
-        ['a document with another key', '22023', document('"acess": []'), /has no "acess".*access, creators/],
+        ['a document with another key', '22023', document('"acess": []'), /"acess" is no key of.*access, creators/],
         ['a document with another type', '22023', document('"revoke_public": "yes"'), /"revoke_public" of .* is of type string/],
         ['a document with numbers', '22023', document('"creators": [7]'), /element of creators .* is 7/],
         ['a document whose grant is no object', '22023', 'select * from ensure._settle_changes_v1(\'{"grants": [7]}\', \'10 s\', \'1 s\')', /no JSON object/],
