@@ -250,6 +250,29 @@ $fn$;
 comment on function ensure._lacks_owner_v1(text, oid, oid, boolean, boolean) is
     'What this role lacks to give an object of owner, in a schema, to another role.';
 
+create function ensure._arguments_v1(
+    procedure oid
+)
+returns text
+language sql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _arguments_v1: the arguments of a procedure, each type with its schema.
+select coalesce(string_agg(format('%s %s', case a.mode when 'o' then 'out' when 'b' then 'inout'
+                                                       when 'v' then 'variadic' else 'in' end,
+                                  t.identity), ', ' order by a.place), '')
+from pg_proc as p
+cross join unnest(coalesce(p.proallargtypes, p.proargtypes::oid[]), p.proargmodes)
+           with ordinality as a (type, mode, place)
+cross join pg_identify_object('pg_type'::regclass, a.type, 0) as t
+where p.oid = procedure
+$fn$;
+
+comment on function ensure._arguments_v1(oid) is
+    'The arguments of a procedure, each type with its schema.';
+
 create function ensure._owner_statement_v1(
     class oid,
     object oid,
@@ -270,9 +293,10 @@ select format('%s %s', i.type, i.identity),
               case when class = 'pg_proc'::regclass then 'routine'
                    else replace(i.type, 'statistics object', 'statistics') end,
               case when kind = 'p' and class = 'pg_proc'::regclass -- OUT says which of two it is
-                   then (select format('%I.%I(%s)', i.schema, p.proname,
-                                       pg_get_function_identity_arguments(p.oid))
-                         from pg_proc as p where p.oid = object)
+                   then (select format('%s.%I(%s)', i.schema, p.proname, a.arguments)
+                         from pg_proc as p
+                         cross join ensure._arguments_v1(p.oid) as a (arguments)
+                         where p.oid = object)
                    else i.identity end,
               new_owner_name)
 from pg_identify_object(class, object, 0) as i
@@ -336,8 +360,8 @@ begin
     order by o.place;
     return query
     select format('owner of job %s of %s', h.job_id, h.relation::regclass), 'altered',
-           format('update %s set owner = %L where id = %s', h.job_table,
-                  case when h.owner_type = 'regrole'::regtype then quote_ident(c_name)
+           format('update %s set owner = %L where id operator(pg_catalog.=) %s',
+                  h.job_table, case when h.owner_type = 'regrole'::regtype then quote_ident(c_name)
                        else c_name end, h.job_id),
            null::regclass, case when not ensure._superuser_v1() then 'SUPERUSER' end, null::text,
            true,
@@ -358,6 +382,7 @@ comment on function ensure._diff_owner_v1(jsonb, text[]) is
 -- migrate:down
 drop function ensure._diff_owner_v1(jsonb, text[]);
 drop function ensure._owner_statement_v1(oid, oid, "char", text);
+drop function ensure._arguments_v1(oid);
 drop function ensure._lacks_owner_v1(text, oid, oid, boolean, boolean);
 drop function ensure._may_stay_v1(oid, oid);
 drop function ensure._check_excluded_v1(jsonb);

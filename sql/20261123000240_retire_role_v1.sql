@@ -131,14 +131,13 @@ from (
            case when a.grantee = 0 then 'public'
                 else quote_ident(pg_get_userbyid(a.grantee)) end as grantee,
            case when s.classid = 'pg_class'::regclass
-                then case when i.type = 'sequence' then 'sequence ' else 'table ' end
-                     || s.objid::regclass::text
+                then case when i.type = 'sequence' then 'sequence ' else 'table ' end || i.identity
                 else concat(case when s.classid = 'pg_proc'::regclass then 'routine'
                                  when i.type = 'server' then 'foreign server'
                                  else replace(i.type, '-', ' ') end, ' ', i.identity)
                 end as target
     from pg_shdepend as s
-    cross join pg_identify_object(s.classid, s.objid, s.objsubid) as i
+    cross join pg_identify_object(s.classid, s.objid, 0) as i
     cross join aclexplode(ensure._acl_v1(s.classid, s.objid, s.objsubid)) as a
     where s.refclassid = 'pg_authid'::regclass and s.refobjid = role_oid and s.deptype = 'a'
       and s.dbid in (0, (select d.oid from pg_database as d where d.datname = current_database()))
@@ -158,6 +157,31 @@ $fn$;
 comment on function ensure._retire_grants_v1(oid) is
     'What others have from this role alone, and DROP OWNED BY it would revoke.';
 
+create function ensure._do_v1(
+    statements text
+)
+returns text
+language sql
+immutable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _do_v1: a DO that runs statements of PL/pgSQL with a pinned search_path.
+--
+-- Returns  what names functions, operators or types is run by somebody whose search_path may have
+--          others of these names
+select format('do %L', format($do$declare
+    v_path constant pg_catalog.text := pg_catalog.current_setting('search_path');
+begin
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    %s
+    perform pg_catalog.set_config('search_path', v_path, true);
+end$do$, statements))
+$fn$;
+
+comment on function ensure._do_v1(text) is
+    'A DO that runs statements of PL/pgSQL with a pinned search_path.';
+
 create function ensure._only_here_v1(
     database name,
     statements text
@@ -169,15 +193,13 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $fn$
 -- _only_here_v1: a DO that runs statements of PL/pgSQL in this database, and raises in another.
-select format('do %L', format($do$begin
-    if current_database() <> %L then
+select ensure._do_v1(format($do$if current_database() <> %L then
         raise exception using
             errcode = 'object_not_in_prerequisite_state',
             message = 'this statement is for database "' || %L || '"',
             hint = 'Run it there.';
     end if;
-    %s
-end$do$, database, database, statements))
+    %s$do$, database, database, statements))
 $fn$;
 
 comment on function ensure._only_here_v1(name, text) is
@@ -255,6 +277,7 @@ comment on function ensure._retire_moves_v1(oid, name) is
 -- migrate:down
 drop function ensure._retire_moves_v1(oid, name);
 drop function ensure._only_here_v1(name, text);
+drop function ensure._do_v1(text);
 drop function ensure._retire_grants_v1(oid);
 drop function ensure._acl_v1(oid, oid, integer);
 drop function ensure._check_retired_v1(name, name);

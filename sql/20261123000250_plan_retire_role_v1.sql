@@ -127,12 +127,10 @@ with pins (what, pinned) as (
     from (select p.what from pins as p order by p.what limit 5) as p
 )
 select case when w.problem is null then format('drop role %I', pg_get_userbyid(role_oid))
-            else format('do %L', format($do$begin
-    raise exception using
+            else ensure._do_v1(format($do$raise exception using
         errcode = 'dependent_objects_still_exist',
         message = %L,
-        hint = 'Mend that, then ask ensure.plan_retire_role_v1 again.';
-end$do$, w.problem)) end,
+        hint = 'Mend that, then ask ensure.plan_retire_role_v1 again.';$do$, w.problem)) end,
        coalesce(w.problem || format(' (%s)', (select string_agg(distinct p.pinned, ', ')
                                               from pins as p)),
                 'nothing depends on it, its memberships go with it')
@@ -172,10 +170,14 @@ begin
         return;
     end if;
     return query
-    select format('select count(*) as waiting from (select pg_terminate_backend(a.pid, 5000)'
-                  ' from pg_stat_activity as a where a.usesysid = %s and a.pid <> pg_backend_pid()'
-                  ' and coalesce(a.backend_type, %L) in (%L, %L) offset 0) as t', role_oid,
-                  'client backend', 'client backend', 'walsender'), null::text,
+    select format('select pg_catalog.count(*) as waiting from (select'
+                  ' pg_catalog.pg_terminate_backend(a.pid, 5000::pg_catalog.int8)'
+                  ' from pg_catalog.pg_stat_activity as a'
+                  ' where a.usesysid operator(pg_catalog.=) %s::pg_catalog.oid'
+                  ' and a.pid operator(pg_catalog.<>) pg_catalog.pg_backend_pid()'
+                  ' and coalesce(a.backend_type, %L::pg_catalog.text) operator(pg_catalog.=)'
+                  ' any (%L::pg_catalog.text[]) offset 0) as t', role_oid,
+                  'client backend', '{client backend,walsender}'), null::text,
            format('%s sessions, pids %s', count(*), string_agg(a.pid::text, ', ' order by a.pid)),
            current_database(),
            case when not pg_has_role(role_oid, 'USAGE')

@@ -190,6 +190,74 @@ describe('barriers', () => {
         }));
 });
 
+/** Functions, operators and types in public under names that rows may use; whoever gets to one of them ends in ZZ001. */
+const traps = `
+    create function public.trap() returns boolean language plpgsql as $$ begin raise exception using errcode = 'ZZ001', message = 'a trap'; end $$;
+    create function public.trap(oid, integer) returns boolean language sql as 'select public.trap()';
+    create function public.trap(oid, bigint) returns boolean language sql as 'select public.trap()';
+    create function public.trap(oid, oid) returns boolean language sql as 'select public.trap()';
+    create function public.trap(integer, integer) returns boolean language sql as 'select public.trap()';
+    create function public.trap(text, text) returns boolean language sql as 'select public.trap()';
+    create function public.trap(name, name) returns boolean language sql as 'select public.trap()';
+    create function public.trap(name, text) returns boolean language sql as 'select public.trap()';
+    create function public.trap("char", "char") returns boolean language sql as 'select public.trap()';
+    do $$ declare o text; t text; begin
+        foreach o in array '{=,<>}'::text[] loop
+            foreach t in array '{"oid,integer","oid,bigint","oid,oid","integer,integer","text,text","name,name","name,text"}'::text[] loop
+                execute format('create operator public.%s (leftarg = %s, rightarg = %s, function = public.trap)', o, split_part(t, ',', 1), split_part(t, ',', 2));
+            end loop;
+        end loop;
+    end $$;
+    create function public.pg_terminate_backend(integer, integer) returns boolean language sql as 'select public.trap()';
+    create function public.pg_terminate_backend(integer, bigint) returns boolean language sql as 'select public.trap()';
+    create function public.pg_backend_pid() returns integer language sql as 'select public.trap()::int';
+    create function public.current_database() returns name language sql as 'select public.trap()::text::name';
+    create function public.current_setting(text) returns text language sql as 'select public.trap()::text';
+    create function public.set_config(text, text, boolean) returns text language sql as 'select public.trap()::text';
+    create function public.aclexplode(aclitem[]) returns setof record language sql as 'select public.trap()';
+    create type public.text as enum ('trap'); create type public.oid as enum ('trap')`;
+
+describe('each row, run by somebody in whose search_path others have made functions, operators and types', () => {
+    const dismiss = async (dba: Session, roles: Roles, path: string): Promise<string[]> => {
+        const { role } = roles;
+        await dba.run(`${people(roles)}; alter role "${role('x')}" password 'secret'`);
+        await dba.run(belongings(roles, roles.database.name));
+        await dba.run(`create procedure a.told(inout t text, in u text[]) language sql as 'select t'; alter procedure a.told owner to "${role('x')}";
+            create extension hstore schema a; update pg_extension set extowner = '"${role('x')}"'::regrole where extname = 'hstore';
+            insert into pg_shdepend select (select oid from pg_database where datname = current_database()), 'pg_extension'::regclass,
+                oid, 0, 'pg_authid'::regclass, extowner, 'o' from pg_extension where extname = 'hstore'`);
+        await dba.run(traps);
+        const codes: string[] = [];
+        await withSessions(at(surroundings.server.admin, roles.database.name, { name: role('x'), password: 'secret' }), ['app'], async ({ app }) => {
+            await app.run('select 1');
+            for (let asks = 0; asks < 12; asks += 1) {
+                const steps = await ask(dba, roles);
+                if (!steps.length) break;
+                for (const { statement } of steps) {
+                    await dba.run(`begin; set local search_path = ${path}`);
+                    const outcome = await dba.attempt(statement);
+                    codes.push(outcome.code);
+                    if (outcome.code === 'ok') expect(await dba.run('show search_path')).toEqual([{ search_path: path }]);
+                    await dba.attempt(outcome.code === 'ok' ? 'commit' : 'rollback');
+                }
+            }
+        });
+        return codes;
+    };
+
+    test.each(['public', 'public, pg_catalog'])('search_path %s: none is called, and the path is put back', (path) =>
+        withRoles(['dba'], async ({ dba }, roles) => {
+            expect(new Set(await dismiss(dba, roles, path))).toEqual(new Set(['ok']));
+            expect(await dba.run(plan(roles))).toEqual([]);
+        }), 60_000);
+
+    test('negative control: without the pinned path they are', () =>
+        withRoles(['dba'], async ({ dba }, roles) => {
+            await withoutGuard(dba, '_do_v1', "perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);");
+            expect(await dismiss(dba, roles, 'public')).toContain('ZZ001');
+        }), 60_000);
+});
+
 describe('who asks', () => {
     test('a role without rights gets the rows, each with the right that is missing', () =>
         withRoles(['dba'], async ({ dba }, roles) => {
