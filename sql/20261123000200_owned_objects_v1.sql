@@ -162,6 +162,13 @@ with recursive
     chunks (relation) as (
         select i.inhrelid from ensure._hypertables_v1() as h
         join pg_inherits as i on i.inhparent = h.relation
+    ),
+    definers (routine) as ( -- trusted as the schema's owner's, while it is his
+        select p.oid from pg_proc as p
+        join pg_namespace as n on n.oid = p.pronamespace and n.nspowner = p.proowner
+        join pg_roles as r on r.oid = p.proowner and not r.rolsuper
+        where p.pronamespace = any (schemas) and p.prosecdef
+          and (ensure._superuser_v1() or has_schema_privilege(new_owner, n.oid, 'CREATE'))
     )
 select d.class, d.object, d.owner, d.namespace, d.kind
 from differs as d
@@ -170,7 +177,9 @@ where not (d.class = 'pg_class'::regclass
   and not exists (select from pg_depend as e
                   where e.classid = d.class and e.objid = d.object and e.objsubid = 0
                     and e.refclassid = 'pg_extension'::regclass and e.deptype = 'e')
-order by case d.class when 'pg_namespace'::regclass then 0 when 'pg_class'::regclass then 1
+order by case when d.class = 'pg_proc'::regclass
+                   and d.object in (select f.routine from definers as f) then 0 else 1 end,
+         case d.class when 'pg_namespace'::regclass then 0 when 'pg_class'::regclass then 1
          else 2 end, case when d.class <> 'pg_class'::regclass then d.class end, d.object
 $fn$;
 

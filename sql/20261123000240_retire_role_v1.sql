@@ -259,7 +259,7 @@ with o as materialized (
  cross join ensure._lacks_owner_v1(
      heir, role_oid, o.namespace, o.namespace is null,
      exists (select from o as n
-             where n.class = 'pg_namespace'::regclass and n.object = o.namespace)) as l
+             where n.class = 'pg_namespace'::regclass and n.object = o.namespace), '{}') as l
  where o.class <> 'pg_extension'::regclass
  order by o.class <> 'pg_database'::regclass, o.class <> 'pg_namespace'::regclass, o.class,
           o.object)

@@ -53,6 +53,26 @@ describe('all that is in the schemas changes hands', () => {
         }));
 });
 
+test('a schema, and objects, whose names need quotes', () =>
+    withRoles(['dba'], async ({ dba }, { role }) => {
+        await dba.run(`${everything.replace(/\ba\./g, '"Mixed ""Schema%s".').replace('create schema a;', 'create schema "Mixed ""Schema%s";')};
+            create type "Mixed ""Schema%s"."ty pe" as enum ('q');
+            create procedure "Mixed ""Schema%s"."Pro c%I"(inout "x y" "Mixed ""Schema%s"."ty pe", in z "Mixed ""Schema%s"."ty pe"[], variadic w text[])
+                language sql as 'select x.x from (select $1 as x) as x';
+            create procedure "Mixed ""Schema%s".bare() language sql as 'select 1'; create role "${role('app')}"; create role "${role('next')}"`);
+        const schema = "array['Mixed \"Schema%s']::name[]";
+        await dba.run(`select * from ensure.ensure_owner_v1('${role('app')}', ${schema})`);
+        const all = `select from pg_shdepend as s cross join pg_identify_object(s.classid, s.objid, 0) as i where s.deptype = 'o'
+            and s.refobjid <> '"${role('next')}"'::regrole and i.schema = '"Mixed ""Schema%s"'`;
+        expect((await dba.run(all)).length).toBeGreaterThan(40);
+        for (const { statement } of await dba.run(`select statement from ensure.plan_owner_v1('${role('next')}', ${schema})`)) await dba.run(String(statement));
+        expect(await dba.run(all)).toEqual([]);
+        await dba.run(`create role "${role('heir')}"`);
+        const retire = `select statement from ensure.plan_retire_role_v1('${role('next')}', '${role('heir')}')`;
+        for (let asks = 0; asks < 5; asks += 1) for (const { statement } of await dba.run(retire)) await dba.run(String(statement));
+        expect(await dba.run(retire)).toEqual([]);
+    }));
+
 describe('what stays', () => {
     test('what is excluded: a partitioned table with its partitions, views, composite types, routines', () =>
         withRoles(['dba'], async ({ dba }, { role }) => {
