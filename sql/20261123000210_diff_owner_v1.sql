@@ -380,6 +380,37 @@ $fn$;
 comment on function ensure._owner_statement_v1(oid, oid, "char", text) is
     'An object in words, and the statement that gives it to another owner.';
 
+create function ensure._foreign_routines_v1(
+    schemas oid[],
+    new_owner text,
+    excluded_routines oid[]
+)
+returns table (routine oid, definer boolean, owner name, schema_owner name)
+language sql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _foreign_routines_v1: routines of roles that new_owner need not trust.
+--
+-- Returns  not those of superusers and the schema's owner, nor aggregates, which have no rights
+select p.oid, p.prosecdef, r.rolname, pg_get_userbyid(n.nspowner)
+from pg_proc as p
+join pg_namespace as n on n.oid = p.pronamespace
+join pg_roles as r on r.oid = p.proowner
+where p.pronamespace = any (schemas) and p.prokind <> 'a' and p.oid <> all (excluded_routines)
+  and not r.rolsuper and r.rolname <> new_owner and p.proowner <> n.nspowner
+  and not (n.nspowner = to_regrole('pg_database_owner')
+           and p.proowner = (select d.datdba from pg_database as d
+                             where d.datname = current_database()))
+  and not exists (select from pg_depend as e
+                  where e.classid = 'pg_proc'::regclass and e.objid = p.oid
+                    and e.refclassid = 'pg_extension'::regclass and e.deptype = 'e')
+$fn$;
+
+comment on function ensure._foreign_routines_v1(oid[], text, oid[]) is
+    'Routines of roles that new_owner need not trust.';
+
 create function ensure._check_definers_v1(
     schemas oid[],
     new_owner text,
@@ -398,19 +429,9 @@ as $fn$
 declare
     v_bad record;
 begin
-    select p.oid::regprocedure::text as routine, r.rolname as owner,
-           pg_get_userbyid(n.nspowner) as schema_owner into v_bad
-    from pg_proc as p
-    join pg_namespace as n on n.oid = p.pronamespace
-    join pg_roles as r on r.oid = p.proowner
-    where p.pronamespace = any (schemas) and p.prosecdef and p.oid <> all (excluded_routines)
-      and not r.rolsuper and r.rolname <> new_owner and p.proowner <> n.nspowner
-      and not (n.nspowner = to_regrole('pg_database_owner')
-               and p.proowner = (select d.datdba from pg_database as d
-                                 where d.datname = current_database()))
-      and not exists (select from pg_depend as e
-                      where e.classid = 'pg_proc'::regclass and e.objid = p.oid
-                        and e.refclassid = 'pg_extension'::regclass and e.deptype = 'e')
+    select f.routine::regprocedure::text as routine, f.owner, f.schema_owner into v_bad
+    from ensure._foreign_routines_v1(schemas, new_owner, excluded_routines) as f
+    where f.definer
     order by 1
     limit 1;
     if v_bad.routine is not null then
@@ -468,6 +489,10 @@ begin
     select format('owner of %s', s.described), 'altered',
            case when h.kind = 'continuous aggregate'
                 then format('alter materialized view %s owner to %I', o.object::regclass, c_name)
+                -- Its owner may replace it until the statement runs.
+                when f.routine is not null
+                then format('%s security invoker; %s',
+                            left(s.statement, -length(format(' owner to %I', c_name))), s.statement)
                 else s.statement end,
            case when o.class = 'pg_class'::regclass then o.object::regclass end,
            coalesce(n.missing, l.missing),
@@ -481,6 +506,9 @@ begin
     cross join ensure._owner_statement_v1(o.class, o.object, o.kind, c_name) as s
     left join (select distinct h.relation, h.kind from h) as h
          on h.relation = o.object and o.class = 'pg_class'::regclass
+    left join ensure._foreign_routines_v1(v_wanted.schemas, c_name,
+                                          v_wanted.excluded_routines) as f
+         on f.routine = o.object and o.class = 'pg_proc'::regclass
     cross join lateral (
         select case when h.relation is not null -- whose jobs run as their owner
                          and not (select r.rolcanlogin from pg_roles as r where r.rolname = c_name)
@@ -510,6 +538,7 @@ comment on function ensure._diff_owner_v1(jsonb, text[], text[]) is
 -- migrate:down
 drop function ensure._diff_owner_v1(jsonb, text[], text[]);
 drop function ensure._check_definers_v1(oid[], text, oid[]);
+drop function ensure._foreign_routines_v1(oid[], text, oid[]);
 drop function ensure._owner_statement_v1(oid, oid, "char", text);
 drop function ensure._arguments_v1(oid);
 drop function ensure._lacks_owner_v1(text, oid, oid, boolean, boolean, text[]);

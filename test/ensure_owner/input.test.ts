@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { expectError, major } from '../context.js';
 import { as, withRoles } from '../ensure_role/roles.js';
 import { withoutGuard } from '../mutate.js';
+import { runToEnd } from '../run/context.js';
 import { owners } from './objects.js';
 
 const call = (input: string): string => `select * from ensure.ensure_owner_v1(${input})`;
@@ -231,11 +232,26 @@ describe('what others wrote to run as its owner', () => {
     test('negative control: without the refusal it comes to run as the new owner', () =>
         withRoles(['dba'], async ({ dba }, { role }) => {
             await dba.run(planted(role));
-            await withoutGuard(dba, '_check_definers_v1', 'p.prosecdef', 'false');
+            await withoutGuard(dba, '_check_definers_v1', 'f.definer', 'false');
+            await withoutGuard(dba, '_diff_owner_v1', 'f.routine is not null', 'false');
             await dba.run(call(`'${role('app')}', '{a}'`));
             await dba.run(`grant execute on function a.steal() to "${role('mallory')}"`);
             expect(await as(dba, role('mallory'), () => dba.run('select a.steal() as runs_as'))).toEqual([{ runs_as: role('app') }]);
         }));
+
+    test.each(['guarded', 'control'])('what becomes SECURITY DEFINER after the look is handed over as SECURITY INVOKER: %s', (kind) =>
+        withRoles(['dba'], async ({ dba }, { role, database }) => {
+            await dba.run(`${planted(role)}; drop function a.steal()`);
+            if (kind === 'control') await withoutGuard(dba, '_diff_owner_v1', 'f.routine is not null', 'false');
+            const steps = await dba.run(`select statement from ensure.plan_owner_v1('${role('app')}', '{a}')`);
+            await as(dba, role('mallory'), () => dba.run('alter function a.plain() security definer'));
+            for (const { statement } of steps) await dba.run(String(statement));
+            expect(await dba.run("select prosecdef as definer, pg_get_userbyid(proowner) as owner from pg_proc where oid = 'a.plain()'::regprocedure"))
+                .toEqual([{ definer: kind === 'control', owner: role('app') }]);
+            await dba.run(`set role "${role('mallory')}"; create function a."more owner to ${role('old')}"() returns int language sql as 'select 1'; reset role`);
+            expect((await runToEnd(database.admin, `select * from ensure.plan_owner_v1('${role('old')}', '{a}')`)).code).toBe(0);
+            expect((await dba.run(owners)).every(({ owner }) => owner === role('old'))).toBe(true);
+        }), 30_000);
 
     test('a plan that ends anywhere goes on: the routines of the schema owner come before the schema', () =>
         withRoles(['dba'], async ({ dba }, { role }) => {
