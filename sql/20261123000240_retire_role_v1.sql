@@ -300,10 +300,11 @@ stable
 security invoker
 set search_path = pg_catalog, pg_temp
 as $fn$
--- _retire_revokes_v1: the statements that revoke what others than the owner granted to the role.
+-- _retire_revokes_v1: the statements that revoke what DROP OWNED BY leaves.
 --
--- Returns  what only its grantor can revoke, and DROP OWNED BY leaves. Not what was granted by one
---          who has come to have the owner's rights: REVOKE would be the owner's then
+-- Returns  what others than the owner granted to the role, and what it granted and may still grant
+--          as a member of another one: only the grantor can revoke that. Not what was granted by
+--          one who has come to have the owner's rights: REVOKE would be the owner's then
 select ensure._only_here_v1(current_database(), format($do$
     declare
         v_role text := current_setting('role');
@@ -311,9 +312,10 @@ select ensure._only_here_v1(current_database(), format($do$
         perform set_config('role', %L, true);
         execute %L;
         perform set_config('role', v_role, true);
-    end;$do$, g.name, format('revoke %s on %s from %I cascade', h.privilege, h.target,
-                             pg_get_userbyid(role_oid)))),
-       concat_ws('; ', format('%s on %s, that %I granted', h.privilege, h.target, g.name),
+    end;$do$, g.name, format('revoke %s on %s from %s cascade', h.privilege, h.target,
+                             g.grantee))),
+       concat_ws('; ', format('%s on %s for %s, that %I granted', h.privilege, h.target,
+                              g.grantee, g.name),
                  (select format('role %1$I lacks USAGE on schema %2$I; first run grant usage on'
                                 ' schema %2$I to %1$I', g.name, n.nspname)
                   from pg_namespace as n
@@ -326,6 +328,8 @@ select ensure._only_here_v1(current_database(), format($do$
 from ensure._role_privileges_v1(role_oid) as h
 cross join lateral (
     select pg_get_userbyid(h.grantor) as name,
+           case when h.grantee = 0 then 'public'
+                else quote_ident(pg_get_userbyid(h.grantee)) end as grantee,
            case when current_setting('server_version_num')::integer >= 160000 then 'SET'
                 else 'MEMBER' end as kind) as g
 cross join lateral (
@@ -335,13 +339,18 @@ cross join lateral (
                      where h.class = 'pg_proc'::regclass and p.oid = h.object),
                     (select t.typnamespace from pg_type as t
                      where h.class = 'pg_type'::regclass and t.oid = h.object)) as namespace) as i
-where h.grantee = role_oid and h.grantor not in (h.owner, role_oid)
+where (h.grantee = role_oid and h.grantor not in (h.owner, role_oid)
+       or h.grantor = role_oid and h.grantee <> role_oid and h.owner <> role_oid
+          and exists (select from ensure._role_privileges_v1(role_oid) as b
+                      where (b.class, b.object, b.part) = (h.class, h.object, h.part)
+                        and b.privilege = h.privilege and b.is_grantable and b.grantee <> role_oid
+                        and b.grantee <> 0 and pg_has_role(role_oid, b.grantee, 'USAGE')))
   and not pg_has_role(h.grantor, h.owner, 'USAGE')
 order by h.target, h.privilege, g.name
 $fn$;
 
 comment on function ensure._retire_revokes_v1(oid) is
-    'The statements that revoke what others than the owner granted to the role.';
+    'The statements that revoke what DROP OWNED BY leaves.';
 
 create function ensure._retire_moves_v1(
     role_oid oid,

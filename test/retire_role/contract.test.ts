@@ -253,8 +253,8 @@ describe('privileges that DROP OWNED treats in its own way', () => {
             await dba.run(`${people(roles)}; ${third(roles)}`);
             const asked = await toEnd(dba, roles);
             const whys = asked.flat().map(({ why }) => why);
-            expect(whys).toContain(`SELECT on table s.t, that ${roles.role('z')} granted`);
-            expect(whys).toContain(`EXECUTE on routine s.f(), that ${roles.role('group')} granted`);
+            expect(whys).toContain(`SELECT on table s.t for ${roles.role('x')}, that ${roles.role('z')} granted`);
+            expect(whys).toContain(`EXECUTE on routine s.f() for ${roles.role('x')}, that ${roles.role('group')} granted`);
             expect(new Set(asked.flat().map(({ statement }) => statement)).size).toBe(asked.flat().length); // none comes twice
             expect(await dba.run(`select has_table_privilege('${roles.role('bob')}', 's.t', 'SELECT') as bob,
                 has_table_privilege('${roles.role('z')}', 's.t', 'SELECT WITH GRANT OPTION') as z`)).toEqual([{ bob: true, z: true }]);
@@ -264,9 +264,26 @@ describe('privileges that DROP OWNED treats in its own way', () => {
     test('negative control: without these rows the role cannot be dropped', () =>
         withRoles(['dba'], async ({ dba }, roles) => {
             await dba.run(`${people(roles)}; ${third(roles)}`);
-            await withoutGuard(dba, '_retire_revokes_v1', 'h.grantee = role_oid', 'false');
+            await withoutGuard(dba, '_retire_revokes_v1', '(h.grantee = role_oid', '(false');
             for (let round = 0; round < 6; round += 1) for (const { statement } of await ask(dba, roles)) await dba.attempt(statement);
             expect(await dba.run(`select from pg_roles where rolname = '${roles.role('x')}'`)).toHaveLength(1);
+        }));
+
+    test.each(['guarded', 'control'])('what the role granted, and as a member of the grantee could grant again, is revoked too: %s', (kind) =>
+        withRoles(['dba'], async ({ dba }, roles) => {
+            const { role } = roles;
+            await dba.run(`${people(roles)}; create table t (); grant select on t to "${role('x')}" with grant option; grant "${role('bob')}" to "${role('x')}";
+                set role "${role('x')}"; grant select on t to "${role('bob')}" with grant option; reset role;
+                set role "${role('bob')}"; grant select on t to "${role('z')}"; reset role`);
+            if (kind === 'control') {
+                await withoutGuard(dba, '_retire_revokes_v1', 'h.grantor = role_oid and', 'false and');
+                for (let round = 0; round < 5; round += 1) for (const { statement } of await ask(dba, roles)) await dba.attempt(statement);
+                expect((await ask(dba, roles))[0]?.why).toContain('is still needed: table public.t');
+                return;
+            }
+            await toEnd(dba, roles);
+            expect(await dba.run(`select has_table_privilege('${role('bob')}', 't', 'SELECT WITH GRANT OPTION') as bob,
+                has_table_privilege('${role('z')}', 't', 'SELECT') as z`)).toEqual([{ bob: true, z: true }]);
         }));
 
     test('what cannot be revoked is named in the last row, with who granted it, and nothing comes again', () =>
