@@ -16,13 +16,31 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 -- _hypertables_v1: hypertables and continuous aggregates of TimescaleDB, with their jobs.
 --
--- Returns  no rows without the extension. owner_type: of the owner in job_table, regrole or name;
---          follows: from 2.25.2 on ALTER … OWNER takes the jobs with it
+-- Returns  no rows without the extension, or where a view is not its own. owner_type: of
+--          the owner in job_table, regrole or name; follows: from 2.25.2 on ALTER … OWNER takes
+--          the jobs with it
 declare
-    c_jobs constant regclass := coalesce(to_regclass('_timescaledb_catalog.bgw_job'), -- the newer
-                                         to_regclass('_timescaledb_config.bgw_job'));
+    c_extension constant oid := (select e.oid from pg_extension as e
+                                 where e.extname = 'timescaledb');
+    v_views integer;
+    v_jobs regclass;
 begin
-    if to_regclass('timescaledb_information.hypertables') is null then
+    if c_extension is null then
+        return;
+    end if;
+    -- Who has CREATE on the database can make views of these names: only its members are read.
+    select count(*) filter (where n.nspname = 'timescaledb_information'),
+           max(c.oid) filter (where c.relname = 'bgw_job')
+    into v_views, v_jobs
+    from pg_class as c
+    join pg_namespace as n on n.oid = c.relnamespace
+    join pg_depend as d on d.classid = 'pg_class'::regclass and d.objid = c.oid and d.objsubid = 0
+                       and d.refclassid = 'pg_extension'::regclass and d.refobjid = c_extension
+                       and d.deptype = 'e'
+    where n.nspname = 'timescaledb_information'
+          and c.relname in ('hypertables', 'continuous_aggregates', 'jobs')
+       or n.nspname in ('_timescaledb_catalog', '_timescaledb_config') and c.relname = 'bgw_job';
+    if v_views < 3 then
         return;
     end if;
     return query execute $sql$
@@ -46,7 +64,7 @@ begin
                                                              (t.inner_schema, t.inner_name))
         left join pg_attribute as a on a.attrelid = $1 and a.attname = 'owner'
         where e.extname = 'timescaledb' and t.oid is not null
-    $sql$ using c_jobs;
+    $sql$ using v_jobs;
 end
 $fn$;
 
@@ -144,6 +162,13 @@ with recursive
     chunks (relation) as (
         select i.inhrelid from ensure._hypertables_v1() as h
         join pg_inherits as i on i.inhparent = h.relation
+    ),
+    definers (routine) as ( -- trusted as the schema's owner's, while it is his
+        select p.oid from pg_proc as p
+        join pg_namespace as n on n.oid = p.pronamespace and n.nspowner = p.proowner
+        join pg_roles as r on r.oid = p.proowner and not r.rolsuper
+        where p.pronamespace = any (schemas) and p.prosecdef
+          and (ensure._superuser_v1() or has_schema_privilege(new_owner, n.oid, 'CREATE'))
     )
 select d.class, d.object, d.owner, d.namespace, d.kind
 from differs as d
@@ -152,7 +177,9 @@ where not (d.class = 'pg_class'::regclass
   and not exists (select from pg_depend as e
                   where e.classid = d.class and e.objid = d.object and e.objsubid = 0
                     and e.refclassid = 'pg_extension'::regclass and e.deptype = 'e')
-order by case d.class when 'pg_namespace'::regclass then 0 when 'pg_class'::regclass then 1
+order by case when d.class = 'pg_proc'::regclass
+                   and d.object in (select f.routine from definers as f) then 0 else 1 end,
+         case d.class when 'pg_namespace'::regclass then 0 when 'pg_class'::regclass then 1
          else 2 end, case when d.class <> 'pg_class'::regclass then d.class end, d.object
 $fn$;
 

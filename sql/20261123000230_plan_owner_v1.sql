@@ -17,6 +17,8 @@ as $fn$
 --          right this role lacks for a statement
 -- Errors   22004, 22023, 42602, 42939  bad input
 --          3F000, 42704, 42883, 42P01  no such schema, role, routine or relation
+--          42501  a SECURITY DEFINER routine belongs to a role that is no superuser, nor the
+--                 schema's owner
 -- Locks    none. Each statement: ACCESS EXCLUSIVE on one relation, its indexes and sequences
 -- Rights   any role may ask
 select c.place::integer, c.statement, true,

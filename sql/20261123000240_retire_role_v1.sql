@@ -24,18 +24,18 @@ begin
         '{"role_name": "string", "reassign_to": "string"}');
     perform ensure._check_role_name_v1(role_name, 'role_name');
     perform ensure._check_role_name_v1(reassign_to, 'reassign_to');
-    if c_role is null then
-        return null;
-    elsif c_role < 16384 then -- the role that initdb made, and those that come with the server
+    if c_role < 16384 then -- the role that initdb made, and those that come with the server
         raise exception using
             errcode = 'reserved_name',
             message = format('role "%s" belongs to PostgreSQL', role_name),
-            hint = 'It cannot be dropped; ALTER ROLE … NOLOGIN keeps it out.';
+            hint = 'It cannot be dropped, and the server needs it: leave it as it is.';
     elsif to_regrole(quote_ident(reassign_to)) is null then
         raise exception using
             errcode = 'undefined_object',
             message = format('role "%s" does not exist', reassign_to),
             hint = 'Make it first, with ensure.ensure_role_v1, or mend the name.';
+    elsif c_role is null then
+        return null;
     elsif role_name = reassign_to then
         raise exception using
             errcode = 'invalid_parameter_value',
@@ -53,6 +53,30 @@ $fn$;
 
 comment on function ensure._check_retired_v1(name, name) is
     'The role that is to go, and its heir is another one.';
+
+create function ensure._parameter_acl_v1(
+    parameter oid
+)
+returns aclitem[]
+language plpgsql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _parameter_acl_v1: the privileges on a parameter of the server; before 15 there are none.
+declare
+    v_acl aclitem[];
+begin
+    if to_regclass('pg_parameter_acl') is not null then
+        execute 'select p.paracl from pg_parameter_acl as p where p.oid = $1' into v_acl
+        using parameter;
+    end if;
+    return v_acl;
+end
+$fn$;
+
+comment on function ensure._parameter_acl_v1(oid) is
+    'The privileges on a parameter of the server; before 15 there are none.';
 
 create function ensure._acl_v1(
     class oid,
@@ -85,11 +109,91 @@ select case class
         (select s.spcacl from pg_tablespace as s where s.oid = object)
     when 'pg_largeobject'::regclass then
         (select l.lomacl from pg_largeobject_metadata as l where l.oid = object)
+    when to_regclass('pg_parameter_acl') then ensure._parameter_acl_v1(object)
     end
 $fn$;
 
 comment on function ensure._acl_v1(oid, oid, integer) is
     'The privileges on an object, or on a column, that is not to be null.';
+
+create function ensure._acl_owner_v1(
+    class oid,
+    object oid
+)
+returns oid
+language sql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _acl_owner_v1: the role as which superusers grant privileges on an object: its owner.
+select case class
+    when 'pg_class'::regclass then (select c.relowner from pg_class as c where c.oid = object)
+    when 'pg_proc'::regclass then (select p.proowner from pg_proc as p where p.oid = object)
+    when 'pg_namespace'::regclass then
+        (select n.nspowner from pg_namespace as n where n.oid = object)
+    when 'pg_database'::regclass then (select d.datdba from pg_database as d where d.oid = object)
+    when 'pg_type'::regclass then (select t.typowner from pg_type as t where t.oid = object)
+    when 'pg_language'::regclass then (select l.lanowner from pg_language as l where l.oid = object)
+    when 'pg_foreign_server'::regclass then
+        (select s.srvowner from pg_foreign_server as s where s.oid = object)
+    when 'pg_foreign_data_wrapper'::regclass then
+        (select w.fdwowner from pg_foreign_data_wrapper as w where w.oid = object)
+    when 'pg_tablespace'::regclass then
+        (select s.spcowner from pg_tablespace as s where s.oid = object)
+    when 'pg_largeobject'::regclass then
+        (select l.lomowner from pg_largeobject_metadata as l where l.oid = object)
+    else 10::oid end -- parameters are the first superuser's
+$fn$;
+
+comment on function ensure._acl_owner_v1(oid, oid) is
+    'The role as which superusers grant privileges on an object: its owner.';
+
+create function ensure._role_privileges_v1(
+    role_oid oid
+)
+returns table (
+    class oid,
+    object oid,
+    part integer,
+    owner oid,
+    target text,
+    privilege text,
+    grantor oid,
+    grantee oid,
+    is_grantable boolean
+)
+language sql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _role_privileges_v1: all privileges on what a role has or gave privileges on, in this database.
+select s.classid, s.objid, s.objsubid, ensure._acl_owner_v1(s.classid, s.objid),
+       case when s.classid = 'pg_class'::regclass
+            then case when i.type = 'sequence' then 'sequence ' else 'table ' end || i.identity
+            when s.classid = to_regclass('pg_parameter_acl')
+            then 'parameter ' || (select string_agg(quote_ident(n.part), '.' order by n.place)
+                                  from string_to_table(i.identity, '.')
+                                       with ordinality as n (part, place))
+            else concat(case when s.classid = 'pg_proc'::regclass then 'routine'
+                             when i.type = 'server' then 'foreign server'
+                             else replace(i.type, '-', ' ') end, ' ', i.identity)
+            end,
+       a.privilege_type || case when s.objsubid > 0 and s.classid = 'pg_class'::regclass
+           then format(' (%I)', (select t.attname from pg_attribute as t
+                                 where t.attrelid = s.objid and t.attnum = s.objsubid))
+           else '' end,
+       a.grantor, a.grantee, a.is_grantable
+from pg_shdepend as s
+cross join pg_identify_object(s.classid, s.objid, 0) as i
+cross join aclexplode(ensure._acl_v1(s.classid, s.objid, s.objsubid)) as a
+where s.refclassid = 'pg_authid'::regclass and s.refobjid = role_oid and s.deptype = 'a'
+  and s.dbid in (0, (select d.oid from pg_database as d where d.datname = current_database()))
+$fn$;
+
+comment on function ensure._role_privileges_v1(oid) is
+    'All privileges on what a role has or gave privileges on, in this database.';
 
 create function ensure._retire_grants_v1(
     role_oid oid
@@ -103,6 +207,7 @@ as $fn$
 -- _retire_grants_v1: what others have from this role alone, and DROP OWNED BY it would revoke.
 --
 -- Returns  memberships from 16 on, and privileges on what is another role's in this database
+with held as materialized (select h.* from ensure._role_privileges_v1(role_oid) as h)
 select format('grant %I to %I with admin %s, inherit %s, set %s', pg_get_userbyid(m.roleid),
               pg_get_userbyid(m.member), m.admin_option::text, o.inherit::text, o.set::text),
        format('membership of role %I in %I, that %I granted', pg_get_userbyid(m.member),
@@ -118,45 +223,50 @@ where m.grantor = role_oid and o.set is not null and m.member <> role_oid and m.
         and (to_jsonb(b) ->> 'inherit_option')::boolean >= o.inherit
         and (to_jsonb(b) ->> 'set_option')::boolean >= o.set)
 union all
-select format('grant %s on %s to %s%s', g.privilege, g.target, g.grantee,
-              case when g.is_grantable then ' with grant option' else '' end),
-       format('%s on %s for %s, that %I granted', g.privilege, g.target, g.grantee,
+select format('grant %s on %s to %s%s', h.privilege, h.target, g.grantee,
+              case when h.is_grantable then ' with grant option' else '' end),
+       format('%s on %s for %s, that %I granted', h.privilege, h.target, g.grantee,
               pg_get_userbyid(role_oid))
-from (
-    select a.is_grantable,
-           a.privilege_type || case when s.objsubid > 0 and s.classid = 'pg_class'::regclass
-               then format(' (%I)', (select t.attname from pg_attribute as t
-                                     where t.attrelid = s.objid and t.attnum = s.objsubid))
-               else '' end as privilege,
-           case when a.grantee = 0 then 'public'
-                else quote_ident(pg_get_userbyid(a.grantee)) end as grantee,
-           case when s.classid = 'pg_class'::regclass
-                then case when i.type = 'sequence' then 'sequence ' else 'table ' end
-                     || s.objid::regclass::text
-                else concat(case when s.classid = 'pg_proc'::regclass then 'routine'
-                                 when i.type = 'server' then 'foreign server'
-                                 else replace(i.type, '-', ' ') end, ' ', i.identity)
-                end as target
-    from pg_shdepend as s
-    cross join pg_identify_object(s.classid, s.objid, s.objsubid) as i
-    cross join aclexplode(ensure._acl_v1(s.classid, s.objid, s.objsubid)) as a
-    where s.refclassid = 'pg_authid'::regclass and s.refobjid = role_oid and s.deptype = 'a'
-      and s.dbid in (0, (select d.oid from pg_database as d where d.datname = current_database()))
-      and a.grantor = role_oid and a.grantee <> role_oid
-      and not exists (select from pg_shdepend as o -- what it owns takes them along
-                      where o.refclassid = s.refclassid and o.refobjid = role_oid
-                        and o.deptype = 'o' and o.dbid = s.dbid and o.classid = s.classid
-                        and o.objid = s.objid)
-      and not exists (
-          select from aclexplode(ensure._acl_v1(s.classid, s.objid, s.objsubid)) as b
-          where b.grantee = a.grantee and b.privilege_type = a.privilege_type
-            and b.grantor <> role_oid and b.is_grantable >= a.is_grantable)
-) as g
+from held as h
+cross join lateral (select case when h.grantee = 0 then 'public'
+                                else quote_ident(pg_get_userbyid(h.grantee)) end as grantee) as g
+where h.grantor = role_oid and h.grantee <> role_oid
+  and h.owner <> role_oid -- what it owns takes them along
+  and not exists (
+      select from held as b
+      where (b.class, b.object, b.part) = (h.class, h.object, h.part) and b.grantee = h.grantee
+        and b.privilege = h.privilege and b.grantor <> role_oid
+        and b.is_grantable >= h.is_grantable)
 order by 1
 $fn$;
 
 comment on function ensure._retire_grants_v1(oid) is
     'What others have from this role alone, and DROP OWNED BY it would revoke.';
+
+create function ensure._do_v1(
+    statements text
+)
+returns text
+language sql
+immutable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _do_v1: a DO that runs statements of PL/pgSQL with a pinned search_path.
+--
+-- Returns  what names functions, operators or types is run by somebody whose search_path may have
+--          others of these names
+select format('do %L', format($do$declare
+    v_path constant pg_catalog.text := pg_catalog.current_setting('search_path');
+begin
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    %s
+    perform pg_catalog.set_config('search_path', v_path, true);
+end$do$, statements))
+$fn$;
+
+comment on function ensure._do_v1(text) is
+    'A DO that runs statements of PL/pgSQL with a pinned search_path.';
 
 create function ensure._only_here_v1(
     database name,
@@ -169,19 +279,78 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $fn$
 -- _only_here_v1: a DO that runs statements of PL/pgSQL in this database, and raises in another.
-select format('do %L', format($do$begin
-    if current_database() <> %L then
+select ensure._do_v1(format($do$if current_database() <> %L then
         raise exception using
             errcode = 'object_not_in_prerequisite_state',
             message = 'this statement is for database "' || %L || '"',
             hint = 'Run it there.';
     end if;
-    %s
-end$do$, database, database, statements))
+    %s$do$, database, database, statements))
 $fn$;
 
 comment on function ensure._only_here_v1(name, text) is
     'A DO that runs statements of PL/pgSQL in this database, and raises in another.';
+
+create function ensure._retire_revokes_v1(
+    role_oid oid
+)
+returns table (statement text, why text, missing text, remedy text)
+language sql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _retire_revokes_v1: the statements that revoke what DROP OWNED BY leaves.
+--
+-- Returns  what others than the owner granted to the role, and what it granted and may still grant
+--          as a member of another one: only the grantor can revoke that. Not what was granted by
+--          one who has come to have the owner's rights: REVOKE would be the owner's then
+select ensure._only_here_v1(current_database(), format($do$
+    declare
+        v_role text := current_setting('role');
+    begin
+        perform set_config('role', %L, true);
+        execute %L;
+        perform set_config('role', v_role, true);
+    end;$do$, g.name, format('revoke %s on %s from %s cascade', h.privilege, h.target,
+                             g.grantee))),
+       concat_ws('; ', format('%s on %s for %s, that %I granted', h.privilege, h.target,
+                              g.grantee, g.name),
+                 (select format('role %1$I lacks USAGE on schema %2$I; first run grant usage on'
+                                ' schema %2$I to %1$I', g.name, n.nspname)
+                  from pg_namespace as n
+                  where n.oid = i.namespace
+                    and not has_schema_privilege(h.grantor, n.oid, 'USAGE'))),
+       case when not ensure._superuser_v1() and not pg_has_role(h.grantor, g.kind)
+            then format('%s role %I', case g.kind when 'SET' then 'SET on' else 'membership in' end,
+                        g.name) end,
+       format('grant %I to %I', g.name, current_user)
+from ensure._role_privileges_v1(role_oid) as h
+cross join lateral (
+    select pg_get_userbyid(h.grantor) as name,
+           case when h.grantee = 0 then 'public'
+                else quote_ident(pg_get_userbyid(h.grantee)) end as grantee,
+           case when current_setting('server_version_num')::integer >= 160000 then 'SET'
+                else 'MEMBER' end as kind) as g
+cross join lateral (
+    select coalesce((select c.relnamespace from pg_class as c
+                     where h.class = 'pg_class'::regclass and c.oid = h.object),
+                    (select p.pronamespace from pg_proc as p
+                     where h.class = 'pg_proc'::regclass and p.oid = h.object),
+                    (select t.typnamespace from pg_type as t
+                     where h.class = 'pg_type'::regclass and t.oid = h.object)) as namespace) as i
+where (h.grantee = role_oid and h.grantor not in (h.owner, role_oid)
+       or h.grantor = role_oid and h.grantee <> role_oid and h.owner <> role_oid
+          and exists (select from ensure._role_privileges_v1(role_oid) as b
+                      where (b.class, b.object, b.part) = (h.class, h.object, h.part)
+                        and b.privilege = h.privilege and b.is_grantable and b.grantee <> role_oid
+                        and b.grantee <> 0 and pg_has_role(role_oid, b.grantee, 'USAGE')))
+  and not pg_has_role(h.grantor, h.owner, 'USAGE')
+order by h.target, h.privilege, g.name
+$fn$;
+
+comment on function ensure._retire_revokes_v1(oid) is
+    'The statements that revoke what DROP OWNED BY leaves.';
 
 create function ensure._retire_moves_v1(
     role_oid oid,
@@ -228,7 +397,13 @@ with o as materialized (
              else d.statement end,
         'ACCESS EXCLUSIVE on ' || case when o.class = 'pg_class'::regclass then o.identity end
             || case when o.kind in ('r', 'p') then ', its indexes and sequences' else '' end,
-        concat_ws('; ', d.described, 'this role lacks ' || l.missing, 'first run ' || l.remedy)
+        concat_ws('; ', d.described, 'this role lacks ' || l.missing, 'first run ' || l.remedy, case
+            when not (select r.rolsuper from pg_roles as r where r.rolname = heir)
+                 and (o.class in ('pg_event_trigger'::regclass, 'pg_foreign_data_wrapper'::regclass)
+                      or o.class = 'pg_subscription'::regclass
+                         and current_setting('server_version_num')::integer < 160000)
+            then format('role %I lacks SUPERUSER, which its owner needs: name an heir that is one,'
+                        ' or drop it', heir) end)
  from o
  cross join ensure._owner_statement_v1(
      o.class, o.object, case when o.class = 'pg_proc'::regclass
@@ -237,7 +412,7 @@ with o as materialized (
  cross join ensure._lacks_owner_v1(
      heir, role_oid, o.namespace, o.namespace is null,
      exists (select from o as n
-             where n.class = 'pg_namespace'::regclass and n.object = o.namespace)) as l
+             where n.class = 'pg_namespace'::regclass and n.object = o.namespace), '{}') as l
  where o.class <> 'pg_extension'::regclass
  order by o.class <> 'pg_database'::regclass, o.class <> 'pg_namespace'::regclass, o.class,
           o.object)
@@ -254,7 +429,12 @@ comment on function ensure._retire_moves_v1(oid, name) is
 
 -- migrate:down
 drop function ensure._retire_moves_v1(oid, name);
+drop function ensure._retire_revokes_v1(oid);
 drop function ensure._only_here_v1(name, text);
+drop function ensure._do_v1(text);
 drop function ensure._retire_grants_v1(oid);
+drop function ensure._role_privileges_v1(oid);
+drop function ensure._acl_owner_v1(oid, oid);
 drop function ensure._acl_v1(oid, oid, integer);
+drop function ensure._parameter_acl_v1(oid);
 drop function ensure._check_retired_v1(name, name);

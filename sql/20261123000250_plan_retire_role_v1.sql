@@ -25,19 +25,40 @@ select d.datname,
                      union all select l.lomacl from pg_catalog.pg_largeobject_metadata as l
                      union all select v.srvacl from pg_catalog.pg_foreign_server as v
                      union all select w.fdwacl from pg_catalog.pg_foreign_data_wrapper as w
-                     union all select l.lanacl from pg_catalog.pg_language as l) as o
+                     union all select l.lanacl from pg_catalog.pg_language as l
+                     union all select d.datacl from pg_catalog.pg_database as d
+                     union all select e.spcacl from pg_catalog.pg_tablespace as e
+                     %s) as o
         cross join pg_catalog.aclexplode(o.acl) as a
-        where a.grantor = %s and a.grantee <> a.grantor) then
+        where a.grantor = %s and a.grantee <> a.grantor
+          and not exists (select from pg_catalog.aclexplode(o.acl) as b
+                          where b.grantor <> a.grantor and b.grantee = a.grantee
+                            and b.privilege_type = a.privilege_type
+                            and b.is_grantable >= a.is_grantable)) then
         raise exception using
             errcode = 'dependent_objects_still_exist',
             message = %L,
             hint = 'Run the rows of ensure.plan_retire_role_v1 here: they grant these again first.';
     end if;
-    execute %L;$do$,
-           format('reassign owned by %I to %I', pg_get_userbyid(role_oid), heir), role_oid,
-           format('others have privileges here that only role "%s" granted',
+    execute %L;
+    if exists (
+        select from pg_catalog.pg_shdepend as s
+        where s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass and s.refobjid = %s
+          and s.dbid = (select d.oid from pg_catalog.pg_database as d
+                        where d.datname = pg_catalog.current_database())) then
+        raise exception using
+            errcode = 'dependent_objects_still_exist',
+            message = %L,
+            hint = 'Run the rows of ensure.plan_retire_role_v1 here: they have a statement for it.';
+    end if;$do$,
+           format('reassign owned by %I to %I', pg_get_userbyid(role_oid), heir),
+           case when to_regclass('pg_parameter_acl') is not null
+                then 'union all select r.paracl from pg_catalog.pg_parameter_acl as r' end,
+           role_oid, format('others have privileges here that only role "%s" granted',
                   pg_get_userbyid(role_oid)),
-           format('drop owned by %I', pg_get_userbyid(role_oid)))),
+           format('drop owned by %I', pg_get_userbyid(role_oid)), role_oid,
+           format('role "%s" has something here that DROP OWNED leaves',
+                  pg_get_userbyid(role_oid)))),
        format('%s there depend on role %I; ensure.plan_retire_role_v1, called there, has a'
               ' statement for each',
               case count(*) when 1 then '1 object' else count(*) || ' objects' end,
@@ -69,24 +90,40 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 -- _retire_purge_v1: the statement that takes the role out of ACLs, policies and defaults here.
 --
--- Returns  no row when it is in none; the statement fails in another database, and where it owns
---          something that DROP OWNED would drop
+-- Returns  no row when DROP OWNED BY would change nothing: the owners' grants are all that it
+--          revokes. The statement fails in another database, where the role owns something that
+--          DROP OWNED would drop, and where this role may revoke nothing of it
 select ensure._only_here_v1(current_database(), format($do$
-    if exists (
-        select from pg_catalog.pg_shdepend as s
-        where s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass and s.refobjid = %s
-          and s.deptype = 'o'
-          and s.dbid in (0, (select d.oid from pg_catalog.pg_database as d
-                             where d.datname = pg_catalog.current_database()))
-          and s.classid not in ('pg_catalog.pg_default_acl'::pg_catalog.regclass,
-                                'pg_catalog.pg_user_mapping'::pg_catalog.regclass)) then
-        raise exception using
-            errcode = 'dependent_objects_still_exist',
-            message = %L,
-            hint = 'Ask ensure.plan_retire_role_v1 again: it moves them first.';
-    end if;
-    execute %L;$do$, role_oid, format('role "%s" still owns objects', pg_get_userbyid(role_oid)),
-           format('drop owned by %I', pg_get_userbyid(role_oid)))),
+    declare
+        v_before bigint;
+        v_after bigint;
+    begin
+        if exists (
+            select from pg_shdepend as s
+            where s.refclassid = 'pg_authid'::regclass and s.refobjid = %1$s and s.deptype = 'o'
+              and s.dbid in (0, (select d.oid from pg_database as d
+                                 where d.datname = current_database()))
+              and s.classid not in ('pg_default_acl'::regclass, 'pg_user_mapping'::regclass)) then
+            raise exception using
+                errcode = 'dependent_objects_still_exist',
+                message = %2$L,
+                hint = 'Ask ensure.plan_retire_role_v1 again: it moves them first.';
+        end if;
+        select count(*) into v_before from pg_shdepend as s
+        where s.refclassid = 'pg_authid'::regclass and s.refobjid = %1$s;
+        execute %3$L;
+        select count(*) into v_after from pg_shdepend as s
+        where s.refclassid = 'pg_authid'::regclass and s.refobjid = %1$s;
+        if v_after = v_before and not (select r.rolsuper from pg_roles as r
+                                          where r.rolname = current_user) then
+            raise exception using
+                errcode = 'insufficient_privilege',
+                message = %4$L,
+                hint = 'Run it as a superuser, or revoke them as the owners of what they are on.';
+        end if;
+    end;$do$, role_oid, format('role "%s" still owns objects', pg_get_userbyid(role_oid)),
+           format('drop owned by %I', pg_get_userbyid(role_oid)),
+           format('this role may not revoke what role "%s" has', pg_get_userbyid(role_oid)))),
        format('its privileges, default privileges, user mappings and places in policies: %s',
               count(*))
 from pg_shdepend as s
@@ -94,6 +131,10 @@ where s.refclassid = 'pg_authid'::regclass and s.refobjid = role_oid
   and s.dbid in (0, (select d.oid from pg_database as d where d.datname = current_database()))
   and (s.deptype <> 'o'
        or s.classid in ('pg_default_acl'::regclass, 'pg_user_mapping'::regclass))
+  and (s.deptype <> 'a' or s.classid = 'pg_default_acl'::regclass
+       or exists (select from ensure._role_privileges_v1(role_oid) as h
+                  where (h.class, h.object, h.part) = (s.classid, s.objid, s.objsubid)
+                    and h.grantee = role_oid and h.grantor = h.owner))
 having count(*) > 0
 $fn$;
 
@@ -116,9 +157,15 @@ with pins (what, pinned) as (
     from pg_prepared_xacts as x
     where x.owner = pg_get_userbyid(role_oid)
     union all
-    select pg_describe_object(s.classid, s.objid, s.objsubid),
+    select concat_ws(', ', pg_describe_object(s.classid, s.objid, s.objsubid),
+                     'privileges granted by ' || g.names),
            format('%s dependencies', count(*) over ())
     from pg_shdepend as s
+    cross join lateral (
+        select string_agg(distinct quote_ident(pg_get_userbyid(h.grantor)), ' and ') as names
+        from ensure._role_privileges_v1(case when s.deptype = 'a' then role_oid end) as h
+        where (h.class, h.object, h.part) = (s.classid, s.objid, s.objsubid)
+          and role_oid in (h.grantee, h.grantor)) as g
     where s.refclassid = 'pg_authid'::regclass and s.refobjid = role_oid
       and s.dbid in (0, (select d.oid from pg_database as d where d.datname = current_database()))
 ), words as (
@@ -127,15 +174,18 @@ with pins (what, pinned) as (
     from (select p.what from pins as p order by p.what limit 5) as p
 )
 select case when w.problem is null then format('drop role %I', pg_get_userbyid(role_oid))
-            else format('do %L', format($do$begin
-    raise exception using
+            else ensure._do_v1(format($do$raise exception using
         errcode = 'dependent_objects_still_exist',
         message = %L,
-        hint = 'Mend that, then ask ensure.plan_retire_role_v1 again.';
-end$do$, w.problem)) end,
+        hint = 'Mend that, then ask ensure.plan_retire_role_v1 again.';$do$, w.problem)) end,
        coalesce(w.problem || format(' (%s)', (select string_agg(distinct p.pinned, ', ')
                                               from pins as p)),
-                'nothing depends on it, its memberships go with it')
+                'nothing depends on it, its memberships go with it' || coalesce((
+                    select '; prepared transactions that may hold it: '
+                           || string_agg(format('%L in database %I', x.gid, x.database), ', '
+                                         order by x.prepared)
+                    from (select x.* from pg_prepared_xacts as x order by x.prepared limit 5) as x),
+                    ''))
 from words as w
 $fn$;
 
@@ -172,10 +222,14 @@ begin
         return;
     end if;
     return query
-    select format('select count(*) as waiting from (select pg_terminate_backend(a.pid, 5000)'
-                  ' from pg_stat_activity as a where a.usesysid = %s and a.pid <> pg_backend_pid()'
-                  ' and coalesce(a.backend_type, %L) in (%L, %L) offset 0) as t', role_oid,
-                  'client backend', 'client backend', 'walsender'), null::text,
+    select format('select pg_catalog.count(*) as waiting from (select'
+                  ' pg_catalog.pg_terminate_backend(a.pid, 5000::pg_catalog.int8)'
+                  ' from pg_catalog.pg_stat_activity as a'
+                  ' where a.usesysid operator(pg_catalog.=) %s::pg_catalog.oid'
+                  ' and a.pid operator(pg_catalog.<>) pg_catalog.pg_backend_pid()'
+                  ' and coalesce(a.backend_type, %L::pg_catalog.text) operator(pg_catalog.=)'
+                  ' any (%L::pg_catalog.text[]) offset 0) as t', role_oid,
+                  'client backend', '{client backend,walsender}'), null::text,
            format('%s sessions, pids %s', count(*), string_agg(a.pid::text, ', ' order by a.pid)),
            current_database(),
            case when not pg_has_role(role_oid, 'USAGE')
@@ -198,6 +252,11 @@ begin
     return query
     select m.statement, m.locks, m.why, current_database(), null::text, null::text
     from ensure._retire_moves_v1(role_oid, heir) as m;
+    if not found then
+        return query
+        select r.statement, null::text, r.why, current_database(), r.missing, r.remedy
+        from ensure._retire_revokes_v1(role_oid) as r;
+    end if;
     if not found then
         return query
         select p.statement, null::text, p.why, current_database(), c_lacks, c_gives
@@ -239,11 +298,12 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 -- plan_retire_role_v1: the statements that give what the role owns to another one, and drop it.
 --
--- Returns  the next steps up to a barrier; no rows when the role does not exist: it is retired, or
---          was never there. database: where to run the statement; one for another database fails
---          here and changes nothing. why: also the right that this role lacks for it, and last what
---          still pins the role. Order: NOLOGIN; its sessions end; what it granted to others is
---          granted again; its objects; its privileges and default privileges; DROP ROLE
+-- Returns  the next steps up to a barrier; no rows when no role has this name: it is retired, or
+--          the name is mistyped. database: where to run the statement; one for another database
+--          fails here and changes nothing. why: also the right that this role lacks for it, and
+--          last what still pins the role. Order: NOLOGIN; its sessions end; what it granted to
+--          others is granted again; its objects; what others than owners granted to it is revoked;
+--          its privileges and default privileges; DROP ROLE. The heir gets objects, nothing else
 -- Errors   22004, 22023, 42602, 42939  bad input; a role that came with the server
 --          42704  no such role as reassign_to
 --          55006  this session is the role's

@@ -53,6 +53,26 @@ describe('all that is in the schemas changes hands', () => {
         }));
 });
 
+test('a schema, and objects, whose names need quotes', () =>
+    withRoles(['dba'], async ({ dba }, { role }) => {
+        await dba.run(`${everything.replace(/\ba\./g, '"Mixed ""Schema%s".').replace('create schema a;', 'create schema "Mixed ""Schema%s";')};
+            create type "Mixed ""Schema%s"."ty pe" as enum ('q');
+            create procedure "Mixed ""Schema%s"."Pro c%I"(inout "x y" "Mixed ""Schema%s"."ty pe", in z "Mixed ""Schema%s"."ty pe"[], variadic w text[])
+                language sql as 'select x.x from (select $1 as x) as x';
+            create procedure "Mixed ""Schema%s".bare() language sql as 'select 1'; create role "${role('app')}"; create role "${role('next')}"`);
+        const schema = "array['Mixed \"Schema%s']::name[]";
+        await dba.run(`select * from ensure.ensure_owner_v1('${role('app')}', ${schema})`);
+        const all = `select from pg_shdepend as s cross join pg_identify_object(s.classid, s.objid, 0) as i where s.deptype = 'o'
+            and s.refobjid <> '"${role('next')}"'::regrole and i.schema = '"Mixed ""Schema%s"'`;
+        expect((await dba.run(all)).length).toBeGreaterThan(40);
+        for (const { statement } of await dba.run(`select statement from ensure.plan_owner_v1('${role('next')}', ${schema})`)) await dba.run(String(statement));
+        expect(await dba.run(all)).toEqual([]);
+        await dba.run(`create role "${role('heir')}"`);
+        const retire = `select statement from ensure.plan_retire_role_v1('${role('next')}', '${role('heir')}')`;
+        for (let asks = 0; asks < 5; asks += 1) for (const { statement } of await dba.run(retire)) await dba.run(String(statement));
+        expect(await dba.run(retire)).toEqual([]);
+    }));
+
 describe('what stays', () => {
     test('what is excluded: a partitioned table with its partitions, views, composite types, routines', () =>
         withRoles(['dba'], async ({ dba }, { role }) => {
@@ -88,6 +108,43 @@ describe('what stays', () => {
         withRoles(['dba'], async ({ dba }) => {
             expect(await dba.run('select * from ensure._hypertables_v1()')).toEqual([]);
         }));
+
+    describe('views that anybody made under the names of TimescaleDB are not run', () => {
+        const planted = (mallory: string): string => `
+            create schema a; create schema timescaledb_information authorization "${mallory}"; set role "${mallory}";
+            create function timescaledb_information.evil() returns boolean language plpgsql as $$ begin
+                raise exception using errcode = 'ZZ001', message = 'run as ' || current_user; end $$;
+            create view timescaledb_information.hypertables as select 'a'::name as hypertable_schema, 'b'::name as hypertable_name
+                where timescaledb_information.evil();
+            create view timescaledb_information.continuous_aggregates as select 'a'::name as view_schema, 'b'::name as view_name,
+                'a'::name as materialization_hypertable_schema, 'b'::name as materialization_hypertable_name;
+            create view timescaledb_information.jobs as select 1 as job_id, 'a'::name as owner, 'a'::name as hypertable_schema, 'b'::name as hypertable_name;
+            grant usage on schema timescaledb_information to public; grant select on all tables in schema timescaledb_information to public;
+            reset role`;
+        const extension = `insert into pg_extension (oid, extname, extowner, extnamespace, extrelocatable, extversion)
+            values (4000000000, 'timescaledb', 10, 'a'::regnamespace, false, '2.30.0')`;
+        const member = (view: string): string => `insert into pg_depend (classid, objid, objsubid, refclassid, refobjid, refobjsubid, deptype)
+            values ('pg_class'::regclass, 'timescaledb_information.${view}'::regclass, 0, 'pg_extension'::regclass, 4000000000, 0, 'e')`;
+
+        test('without the extension, and with it where one of them is no member of it; when all are, they are read', () =>
+            withRoles(['dba'], async ({ dba }, { role }) => {
+                await dba.run(`create role "${role('mallory')}"; create role "${role('app')}"; ${planted(role('mallory'))}`);
+                const calls = [`select * from ensure.plan_owner_v1('${role('app')}', '{a}')`,
+                    `select * from ensure.check_roles_v1('{"owners": [{"new_owner": "${role('app')}", "schemas": ["a"]}]}')`];
+                for (const call of calls) expect((await dba.attempt(call)).code).toBe('ok');
+                await dba.run(`${extension}; ${member('continuous_aggregates')}; ${member('jobs')}`);
+                for (const call of calls) expect((await dba.attempt(call)).code).toBe('ok');
+                await dba.run(member('hypertables')); // the control: this is what would have run
+                for (const call of calls) expect((await dba.attempt(call)).code).toBe('ZZ001');
+            }));
+
+        test('negative control: without the look at the members the view runs', () =>
+            withRoles(['dba'], async ({ dba }, { role }) => {
+                await dba.run(`create role "${role('mallory')}"; create role "${role('app')}"; ${planted(role('mallory'))}; ${extension}`);
+                await withoutGuard(dba, '_hypertables_v1', 'v_views < 3', 'false');
+                expect((await dba.attempt(`select * from ensure.plan_owner_v1('${role('app')}', '{a}')`)).code).toBe('ZZ001');
+            }));
+    });
 
     test('with TimescaleDB: a hypertable takes its chunks along, a continuous aggregate all its objects, and their jobs follow', (context) =>
         withRoles(['dba'], async ({ dba }, { role }) => {
