@@ -112,6 +112,7 @@ as $fn$
 -- Errors   as listed by ensure_roles_v1
 declare
     v_known text[];
+    v_joined text[]; -- what the document makes this role a member of
     v_wanted jsonb;
 begin
     perform ensure._check_wanted_v1(spec, 'the document', '{}',
@@ -129,6 +130,13 @@ begin
     loop
         return query select c.* from ensure._diff_role_v1(v_wanted) as c;
     end loop;
+    v_joined := array(
+        select w.parent
+        from jsonb_array_elements(nullif(spec -> 'roles', 'null')) as r (wanted)
+        cross join ensure._wanted_members_v1(current_user, r.wanted -> 'member_of', v_known,
+                                             null) as w
+        where r.wanted ->> 'role_name' = current_user
+          and w.wanted and w.set is distinct from false);
     for v_wanted in -- which may be of roles that come later
         select r.wanted
         from jsonb_array_elements(nullif(spec -> 'roles', 'null'))
@@ -146,7 +154,7 @@ begin
              with ordinality as o (wanted, place)
         order by o.place
     loop
-        return query select c.* from ensure._diff_owner_v1(v_wanted, v_known) as c;
+        return query select c.* from ensure._diff_owner_v1(v_wanted, v_known, v_joined) as c;
     end loop;
     for v_wanted in
         select g.wanted

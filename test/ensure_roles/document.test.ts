@@ -86,6 +86,22 @@ describe('one document', () => {
             expect(await as(dba, deployer, () => dba.run(plan(spec)))).toEqual([]);
         }));
 
+    test('who creates the owner and joins it in the same document may hand over to it', () =>
+        withRoles(['dba'], async ({ dba }, { role }) => {
+            const deployer = role('deployer');
+            await dba.run(`create role "${deployer}" createrole; grant usage on schema ensure to "${deployer}"; create schema app authorization "${deployer}";
+                set role "${deployer}"; create table app.t (x int); reset role`);
+            await dba.run(`do $$ begin execute format('grant create on database %I to "${deployer}"', current_database()); end $$`);
+            const spec = (joins: boolean) => ({
+                roles: [{ role_name: role('owner') }, ...(joins ? [{ role_name: deployer, member_of: { [role('owner')]: true } }] : [])],
+                owners: [{ new_owner: role('owner'), schemas: ['app'] }],
+            });
+            await as(dba, deployer, async () => {
+                expect(expectError(await dba.attempt(ensure(spec(false))), '42501').detail).toContain('owner of schema app');
+                expect(lines(await dba.run(ensure(spec(true))))).toContain('owner of table app.t altered');
+            });
+        }));
+
     test('a role may be a member of one that comes later; a circle is 0LP01', () =>
         withRoles(['dba'], async ({ dba }, { role }) => {
             const spec = (circle: boolean) => ({ roles: [
