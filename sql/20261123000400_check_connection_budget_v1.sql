@@ -88,6 +88,7 @@ with server (most, superusers, reserved) as (
                                          host(a.client_addr)), ', ') as applications
     from pg_stat_activity as a
     where a.usesysid is not null and a.pid <> pg_backend_pid()
+      and a.datid is not null -- the launcher of logical replication has a role, and a hidden type
       and coalesce(a.backend_type, 'client backend') = 'client backend'
     group by a.usesysid
 ), roles as (

@@ -147,6 +147,10 @@ describe('a service of four schemas leaves the superuser', () => {
                 expect(row).toMatchObject({ role_name: 'postgres' });
                 expect(row?.detail).toContain("'pg-ensure test app'");
             });
+            await sql.unsafe('grant usage on schema ensure to reporting_refresher');
+            await withSessions(world.as('reporting_refresher'), ['low'], async ({ low }) => { // to whom types of backends are hidden
+                expect(await low.run("select sessions from ensure.check_connection_budget_v1() where finding = 'superuser sessions'")).toEqual([{ sessions: '1' }]);
+            });
             await withSessions(world.as('reporting_refresher'), ['one', 'two'], async () => {
                 expect((await budget(null)).find(({ role_name: name }) => name === 'reporting_refresher')).toMatchObject({ finding: 'full', sessions: '2' });
                 await expect(withConnection(world.as('reporting_refresher'), (more) => more`select 1`)).rejects.toThrow(/too many connections for role/);
