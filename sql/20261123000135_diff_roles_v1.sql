@@ -98,6 +98,24 @@ $fn$;
 comment on function ensure._check_once_v1(jsonb) is
     'No two entries of a document contradict each other.';
 
+create function ensure._named_roles_v1(
+    spec jsonb
+)
+returns text[]
+language sql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _named_roles_v1: the roles that spec makes.
+select array(select r.role ->> 'role_name'
+             from jsonb_array_elements(nullif(spec -> 'roles', 'null')) as r (role)
+             where r.role ->> 'role_name' is not null)
+$fn$;
+
+comment on function ensure._named_roles_v1(jsonb) is
+    'The roles that spec makes.';
+
 create function ensure._diff_roles_v1(
     spec jsonb
 )
@@ -118,10 +136,7 @@ begin
     perform ensure._check_wanted_v1(spec, 'the document', '{}',
         '{"roles": "array", "owners": "array", "grants": "array"}');
     perform ensure._check_once_v1(spec);
-    v_known := array(
-        select r.role ->> 'role_name'
-        from jsonb_array_elements(nullif(spec -> 'roles', 'null')) as r (role)
-        where r.role ->> 'role_name' is not null);
+    v_known := ensure._named_roles_v1(spec);
     for v_wanted in
         select r.wanted
         from jsonb_array_elements(nullif(spec -> 'roles', 'null'))
@@ -170,6 +185,63 @@ $fn$;
 comment on function ensure._diff_roles_v1(jsonb) is
     'The statements that make all that spec says true: roles, owners, then grants.';
 
+create function ensure._exact_grants_v1(
+    spec jsonb
+)
+returns table (grantee text, schemas oid[])
+language sql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _exact_grants_v1: the entries of grants in spec that revoke what they do not say.
+select g.wanted ->> 'grantee',
+       array(select to_regnamespace(quote_ident(s.name))::oid
+             from jsonb_array_elements_text(g.wanted -> 'schemas') as s (name))
+from jsonb_array_elements(nullif(spec -> 'grants', 'null')) with ordinality as g (wanted, place)
+where g.wanted ->> 'mode' = 'exact'
+order by g.place
+$fn$;
+
+comment on function ensure._exact_grants_v1(jsonb) is
+    'The entries of grants in spec that revoke what they do not say.';
+
+create function ensure._check_refused_v1(
+    spec jsonb
+)
+returns void
+language plpgsql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _check_refused_v1: nothing in spec has to be settled by its owners first.
+--
+-- Errors   2BP01  what an exact entry revokes was granted on
+--          42501  a SECURITY DEFINER routine of others would come to run as a new owner
+declare
+    v_known constant text[] := ensure._named_roles_v1(spec);
+    v_wanted jsonb;
+    v_owner record;
+begin
+    for v_wanted in
+        select o.wanted
+        from jsonb_array_elements(nullif(spec -> 'owners', 'null'))
+             with ordinality as o (wanted, place)
+        order by o.place
+    loop
+        v_owner := ensure._check_owner_v1(v_wanted, v_known);
+        perform ensure._check_definers_v1(v_owner.schemas, v_wanted ->> 'new_owner',
+                                          v_owner.excluded_routines);
+    end loop;
+    perform ensure._check_granted_on_v1(g.grantee, g.schemas)
+    from ensure._exact_grants_v1(spec) as g;
+end
+$fn$;
+
+comment on function ensure._check_refused_v1(jsonb) is
+    'Nothing in spec has to be settled by its owners first.';
+
 create function ensure._subjects_v1(
     spec jsonb
 )
@@ -200,6 +272,9 @@ comment on function ensure._subjects_v1(jsonb) is
 
 -- migrate:down
 drop function ensure._subjects_v1(jsonb);
+drop function ensure._check_refused_v1(jsonb);
+drop function ensure._exact_grants_v1(jsonb);
 drop function ensure._diff_roles_v1(jsonb);
+drop function ensure._named_roles_v1(jsonb);
 drop function ensure._check_once_v1(jsonb);
 drop function ensure._diff_role_v1(jsonb);

@@ -204,6 +204,7 @@ begin
             return query select s.subject, 'exists'::text from ensure._subjects_v1(spec) as s;
             return;
         end if;
+        perform ensure._check_refused_v1(spec);
         perform ensure._may_change_v1(v_changes);
         if v_written is null then
             v_written := ensure._has_written_v1()

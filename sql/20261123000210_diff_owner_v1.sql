@@ -267,7 +267,6 @@ declare
     v_wanted record;
 begin
     v_wanted := ensure._check_owner_v1(wanted, known);
-    perform ensure._check_definers_v1(v_wanted.schemas, c_name, v_wanted.excluded_routines);
     return query
     with o as materialized (
         select o.*
@@ -288,19 +287,21 @@ begin
                 then format('alter materialized view %s owner to %I', o.object::regclass, c_name)
                 -- Its owner may replace it until the statement runs.
                 when f.routine is not null
-                then format('%s security invoker; %s',
-                            left(s.statement, -length(format(' owner to %I', c_name))), s.statement)
+                then format('%s security invoker; %s', k.kept, s.statement)
                 else s.statement end,
            case when o.class = 'pg_class'::regclass then o.object::regclass end,
-           coalesce(n.missing, l.missing),
+           coalesce(n.missing, l.missing, case when f.definer then format(
+               'trust in role %I, whose SECURITY DEFINER routine it is', f.owner) end),
            case when n.missing is not null then n.remedy
-                when l.missing is not null then format('alter role %I login', c_name) end,
+                when l.missing is not null then format('alter role %I login', c_name)
+                when f.definer then k.kept || ' security invoker' end,
            true,
            null::regclass
     from o
     join needs as n on n.owner = o.owner and n.namespace = o.namespace
                     and n.is_schema = (o.class = 'pg_namespace'::regclass)
     cross join ensure._owner_statement_v1(o.class, o.object, o.kind, c_name) as s
+    cross join lateral left(s.statement, -length(format(' owner to %I', c_name))) as k (kept)
     left join (select distinct h.relation, h.kind from h) as h
          on h.relation = o.object and o.class = 'pg_class'::regclass
     left join ensure._foreign_routines_v1(v_wanted.schemas, c_name,

@@ -21,14 +21,23 @@ as $fn$
 --                 schema's owner
 -- Locks    none. Each statement: ACCESS EXCLUSIVE on one relation, its indexes and sequences
 -- Rights   any role may ask
+with w as materialized (
+    select jsonb_build_object('owners', jsonb_build_array(jsonb_build_object(
+        'new_owner', new_owner, 'schemas', schemas, 'excluded', excluded::text[],
+        'excluded_routines', excluded_routines::text[]))) as spec
+), c as materialized (
+    select c.*
+    from w
+    cross join ensure._diff_roles_v1(w.spec) with ordinality
+         as c (object, outcome, statement, relation, missing, remedy, seen, reads, place)
+)
 select c.place::integer, c.statement, true,
        'ACCESS EXCLUSIVE on ' || c.relation::text
            || case when r.relkind in ('r', 'p') then ', its indexes and sequences' else '' end,
        concat_ws('; ', c.object, 'this role lacks ' || c.missing, 'first run ' || c.remedy)
-from ensure._diff_owner_v1(
-    jsonb_build_object('new_owner', new_owner, 'schemas', schemas, 'excluded', excluded::text[],
-                       'excluded_routines', excluded_routines::text[]), '{}')
-    with ordinality as c (object, outcome, statement, relation, missing, remedy, seen, reads, place)
+from c
+cross join ensure._check_refused_v1(case when exists (select from c)
+                                         then (select w.spec from w) end)
 left join pg_class as r on r.oid = c.relation
 order by c.place
 $fn$;

@@ -134,6 +134,73 @@ $fn$;
 comment on function ensure._diff_privileges_v1(text, text[], oid[], boolean, boolean) is
     'The statements that give grantee the asked privileges on what is there.';
 
+create function ensure._granted_on_v1(
+    grantee text,
+    schemas oid[]
+)
+returns table (place bigint, granted text, statement text, granter name)
+language sql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _granted_on_v1: what grantee has granted on to others of what it has in these schemas.
+--
+-- Returns  granted in words; the statement with which granter takes it back; what others have
+--          passed on in turn comes first
+with recursive objects as (
+    select o.class, o.oid, o.acl
+    from (select k.class, v.* from ensure._grant_kinds_v1() as k
+          cross join lateral ensure._grant_objects_v1(schemas, array[k.kind]) as v
+          where k.kind <> 'database') as o
+    where o.owner <> to_regrole(quote_ident(grantee))
+      and (o.class = 'schema' or o.schema <> 'ensure'::regnamespace)
+), entries as materialized (
+    select o.class, o.oid, '' as part, e.*
+    from objects as o
+    cross join lateral aclexplode(o.acl) as e
+    union all
+    select o.class, o.oid, format(' (%I)', a.attname), e.*
+    from objects as o
+    join pg_attribute as a on a.attrelid = o.oid and o.class = 'table' and a.attacl is not null
+    cross join lateral aclexplode(a.attacl) as e
+), granted as (
+    select 1 as depth, e.class, e.oid, e.part, e.privilege_type, e.grantor, e.grantee
+    from entries as e
+    join entries as h on h.grantee = e.grantor and h.is_grantable
+                      and row(h.class, h.oid, h.part, h.privilege_type)
+                          = row(e.class, e.oid, e.part, e.privilege_type)
+    where e.grantor = to_regrole(quote_ident(_granted_on_v1.grantee))
+    union
+    select g.depth + 1, e.class, e.oid, e.part, e.privilege_type, e.grantor, e.grantee
+    from granted as g
+    join entries as e on e.grantor = g.grantee
+                      and row(e.class, e.oid, e.part, e.privilege_type)
+                          = row(g.class, g.oid, g.part, g.privilege_type)
+    where g.depth < 10
+)
+select row_number() over (order by n.depth desc, n.what, n.who),
+       format('%s has %s by role %I', n.who, n.what, n.granter),
+       format('revoke %s from %s', n.what, n.name),
+       n.granter
+from (select max(g.depth) as depth, pg_get_userbyid(g.grantor),
+             format('%s%s on %s %s', g.privilege_type, g.part, g.class, i.identity),
+             case when g.grantee = 0 then 'PUBLIC'
+                  else format('role %I', pg_get_userbyid(g.grantee)) end,
+             case when g.grantee = 0 then 'public'
+                  else quote_ident(pg_get_userbyid(g.grantee)) end
+      from granted as g
+      cross join lateral pg_identify_object(
+          case g.class when 'schema' then 'pg_namespace'::regclass
+                       when 'routine' then 'pg_proc' when 'type' then 'pg_type'
+                       else 'pg_class' end, g.oid, 0) as i
+      group by g.grantor, g.grantee, g.privilege_type, g.part, g.class, i.identity
+     ) as n (depth, granter, what, who, name)
+$fn$;
+
+comment on function ensure._granted_on_v1(text, oid[]) is
+    'What grantee has granted on to others of what it has in these schemas.';
+
 create function ensure._check_granted_on_v1(
     grantee text,
     schemas oid[]
@@ -148,63 +215,16 @@ as $fn$
 --
 -- Errors   2BP01  it has; DETAIL says to whom, HINT the statements that take it back
 declare
-    c_grantee constant oid := to_regrole(quote_ident(grantee));
     v_count integer;
     v_granted text;
     v_remedies text;
 begin
-    with recursive objects as (
-        select o.class, o.oid, o.acl
-        from (select k.class, v.* from ensure._grant_kinds_v1() as k
-              cross join lateral ensure._grant_objects_v1(schemas, array[k.kind]) as v
-              where k.kind <> 'database') as o
-        where o.owner <> c_grantee
-          and (o.class = 'schema' or o.schema <> 'ensure'::regnamespace)
-    ), entries as materialized (
-        select o.class, o.oid, '' as part, e.*
-        from objects as o
-        cross join lateral aclexplode(o.acl) as e
-        union all
-        select o.class, o.oid, format(' (%I)', a.attname), e.*
-        from objects as o
-        join pg_attribute as a on a.attrelid = o.oid and o.class = 'table' and a.attacl is not null
-        cross join lateral aclexplode(a.attacl) as e
-    ), granted as (
-        select 1 as depth, e.class, e.oid, e.part, e.privilege_type, e.grantor, e.grantee
-        from entries as e
-        join entries as h on h.grantee = c_grantee and h.is_grantable
-                          and row(h.class, h.oid, h.part, h.privilege_type)
-                              = row(e.class, e.oid, e.part, e.privilege_type)
-        where e.grantor = c_grantee
-        union
-        select g.depth + 1, e.class, e.oid, e.part, e.privilege_type, e.grantor, e.grantee
-        from granted as g
-        join entries as e on e.grantor = g.grantee
-                          and row(e.class, e.oid, e.part, e.privilege_type)
-                              = row(g.class, g.oid, g.part, g.privilege_type)
-        where g.depth < 10
-    )
     select count(*),
-           string_agg(format('%s has %s by role %I', w.who, w.what, pg_get_userbyid(w.grantor)),
-                      '; ' order by w.depth desc, w.what, w.who) filter (where w.place <= 5),
-           string_agg(format('set role %I; revoke %s from %s', pg_get_userbyid(w.grantor), w.what,
-                             w.name), '; '
-                      order by w.depth desc, w.what, w.who) filter (where w.place <= 5)
+           string_agg(g.granted, '; ' order by g.place) filter (where g.place <= 5),
+           string_agg(format('set role %I; %s', g.granter, g.statement), '; '
+                      order by g.place) filter (where g.place <= 5)
     into v_count, v_granted, v_remedies
-    from (select n.*, row_number() over (order by n.depth desc, n.what, n.who) as place
-          from (select max(g.depth) as depth, g.grantor,
-                       format('%s%s on %s %s', g.privilege_type, g.part, g.class, i.identity),
-                       case when g.grantee = 0 then 'PUBLIC'
-                            else format('role %I', pg_get_userbyid(g.grantee)) end,
-                       case when g.grantee = 0 then 'public'
-                            else quote_ident(pg_get_userbyid(g.grantee)) end
-                from granted as g
-                cross join lateral pg_identify_object(
-                    case g.class when 'schema' then 'pg_namespace'::regclass
-                                 when 'routine' then 'pg_proc' when 'type' then 'pg_type'
-                                 else 'pg_class' end, g.oid, 0) as i
-                group by g.grantor, g.grantee, g.privilege_type, g.part, g.class, i.identity
-               ) as n (depth, grantor, what, who, name)) as w;
+    from ensure._granted_on_v1(grantee, schemas) as g;
     if v_count > 0 then
         raise exception using
             errcode = 'dependent_objects_still_exist',
@@ -222,5 +242,6 @@ comment on function ensure._check_granted_on_v1(text, oid[]) is
 
 -- migrate:down
 drop function ensure._check_granted_on_v1(text, oid[]);
+drop function ensure._granted_on_v1(text, oid[]);
 drop function ensure._diff_privileges_v1(text, text[], oid[], boolean, boolean);
 drop function ensure._holds_privilege_v1(text, oid, text);

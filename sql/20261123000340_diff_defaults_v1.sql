@@ -161,9 +161,6 @@ begin
     return query
         select c.* from ensure._diff_privileges_v1(wanted ->> 'grantee', v_access, v_schemas,
                                                    v_exact, v_public) as c;
-    if found and v_exact then
-        perform ensure._check_granted_on_v1(wanted ->> 'grantee', v_schemas);
-    end if;
     return query
         select c.* from ensure._diff_defaults_v1(
             wanted ->> 'grantee', v_access, array_remove(v_schemas, 'ensure'::regnamespace::oid),

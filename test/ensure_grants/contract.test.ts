@@ -308,7 +308,7 @@ describe('exact', () => {
     }));
 
     test('negative control: without the look nobody is named', () => withGiven([], async ({ dba }, { app, else: other }) => {
-        await withoutGuard(dba, '_diff_grants_v1', 'if found and v_exact', 'if false');
+        await withoutGuard(dba, '_check_granted_on_v1', 'v_count > 0', 'false');
         await dba.run(`grant usage on schema app to ${app}; grant select on app.t to ${app} with grant option; set role ${app}; grant select on app.t to ${other}; reset role`);
         expect(expectError(await dba.attempt(ensure(app, 'usage', "'{}', 'exact'")), '2BP01').hint).toContain('passed on');
     }));

@@ -86,6 +86,38 @@ describe('one document', () => {
             expect(await as(dba, deployer, () => dba.run(plan(spec)))).toEqual([]);
         }));
 
+    test('check_roles_v1 has what its owners settle first beside the rest, and its rows settle it; ensure and plan refuse', () =>
+        withRoles(['dba'], async ({ dba }, { role }) => {
+            const [app, other, mallory] = [role('app'), role('other'), role('mallory')];
+            await dba.run(`create role "${app}"; create role "${other}"; create role "${mallory}"; create schema app; create table app.t (x int);
+                grant create, usage on schema app to "${mallory}"; grant select on app.t to "${app}" with grant option; grant usage on schema app to "${app}";
+                set role "${app}"; grant select on app.t to "${other}"; reset role;
+                set role "${mallory}"; create function app.f() returns int security definer language sql as 'select 1'; reset role`);
+            const owners = { roles: [{ role_name: role('owner') }], owners: [{ new_owner: role('owner'), schemas: ['app'] }] };
+            const grants = { roles: [{ role_name: app, connection_limit: 5 }], grants: [{ grantee: app, access: [], schemas: ['app'], mode: 'exact' }] };
+            for (const [spec, code] of [[owners, '42501'], [grants, '2BP01']] as const) {
+                for (const call of [ensure(spec), plan(spec)]) expectError(await dba.attempt(call), code);
+            }
+            const listed = await dba.run(check(owners));
+            expect(listed.length).toBeGreaterThan(3);
+            expect(listed.filter(({ missing }) => missing !== null)).toEqual([{
+                object: 'owner of function app.f()', finding: 'differs', missing: `trust in role ${mallory}, whose SECURITY DEFINER routine it is`,
+                statement: `alter routine app.f() security invoker; alter routine app.f() owner to ${role('owner')}`, remedy: 'alter routine app.f() security invoker',
+            }]);
+            const [first, ...rest] = await dba.run(check(grants));
+            expect(first).toEqual({
+                object: `role ${other} has SELECT on table app.t by role ${app}`, finding: 'surplus',
+                statement: `set role ${app}; revoke SELECT on table app.t from ${other}; reset role`, missing: null, remedy: null,
+            });
+            expect(rest.map(({ finding }) => finding)).toEqual(['differs', 'surplus', 'surplus']);
+            await dba.run(`${String(first?.statement)}; alter routine app.f() security invoker`);
+            for (const spec of [grants, owners]) {
+                await dba.run(plan(spec));
+                await dba.run(ensure(spec));
+                expect(await dba.run(check(spec))).toEqual([]);
+            }
+        }));
+
     test('who creates the owner and joins it in the same document may hand over to it', () =>
         withRoles(['dba'], async ({ dba }, { role }) => {
             const deployer = role('deployer');

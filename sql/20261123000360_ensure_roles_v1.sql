@@ -19,7 +19,8 @@ as $fn$
 --                 42939, 42P01, 55P02  bad input, as ensure_role_v1, ensure_owner_v1 and
 --                 ensure_grants_v1 have it
 --          25006, 42501  something differs, and this transaction or role may not change it: DETAIL
---                 says which rights are missing, HINT the statements that give them
+--                 says which rights are missing, HINT the statements that give them; or a SECURITY
+--                 DEFINER routine of others would come to run as a new owner
 --          53200, 54000  more tables change their owner than the server's lock table can hold
 --          55P03  max_wait was spent waiting for others; DETAIL names them
 --          NS002  something differs, and the setting ensure.ddl is off
@@ -54,15 +55,26 @@ as $fn$
 --          nothing differs
 -- Errors   0A000, 22004, 22007, 22023, 3D000, 3F000, 42602, 42704, 42883, 42939, 42P01, 55P02
 --                 bad input, as ensure_roles_v1
---          2BP01  what an exact entry revokes was granted on
 -- Locks    none beyond catalog reads; runs read-only and on a standby
+with c as materialized (
+    select c.* from ensure._diff_roles_v1(coalesce(spec, 'null')) as c
+)
+select o.granted, 'surplus', format('set role %I; %s; reset role', o.granter, o.statement),
+       case when not m.may then format('SET ROLE to role %I', o.granter) end,
+       case when not m.may then format('grant %I to %I', o.granter, current_user) end
+from ensure._exact_grants_v1(case when exists (select from c) then spec end) as g
+cross join ensure._granted_on_v1(g.grantee, g.schemas) as o
+cross join lateral (select pg_has_role(o.granter, case
+    when current_setting('server_version_num')::integer < 160000 then 'MEMBER' else 'SET' end)
+) as m (may)
+union all
 select c.object,
        case when not c.seen then 'unknown'
             when c.outcome in ('created', 'granted') then 'missing'
             when c.outcome = 'revoked' then 'surplus'
             else 'differs' end,
        ensure._shown_v1(c.statement), c.missing, c.remedy
-from ensure._diff_roles_v1(coalesce(spec, 'null')) as c
+from c
 $fn$;
 
 comment on function ensure.check_roles_v1(jsonb) is
@@ -84,16 +96,21 @@ as $fn$
 --          for it, but with a role that is created
 -- Errors   0A000, 22004, 22007, 22023, 3D000, 3F000, 42602, 42704, 42883, 42939, 42P01, 55P02
 --                 bad input, as ensure_roles_v1
---          2BP01  what an exact entry revokes was granted on
+--          2BP01, 42501  what an exact entry revokes was granted on; a SECURITY DEFINER routine of
+--                 others would come to run as a new owner: check_roles_v1 has them beside the rest
 -- Locks    none beyond catalog reads; runs read-only and on a standby
+with c as materialized (
+    select c.* from ensure._diff_roles_v1(coalesce(spec, 'null')) as c
+)
 select (row_number() over ())::integer, c.statement, true,
-       case when c.relation is null then 'rows of catalogs'
-            else format('ACCESS EXCLUSIVE on %s', c.relation) end,
+       case when c.relation is not null then format('ACCESS EXCLUSIVE on %s', c.relation)
+            else concat('rows of catalogs', ', ACCESS SHARE on ' || c.reads::text) end,
        concat(c.object, ': ', c.outcome, '; lacking ' || c.missing,
               ', which this gives: ' || c.remedy)
-from ensure._diff_roles_v1(coalesce(spec, 'null')) as c
+from c
+cross join ensure._check_refused_v1(case when exists (select from c) then spec end)
 where c.seen
-   or exists (select from ensure._diff_roles_v1(spec) as o
+   or exists (select from c as o
               where o.outcome = 'created' and c.object = format('password of %s', o.object))
 $fn$;
 
