@@ -55,6 +55,37 @@ $fn$;
 comment on function ensure._grant_objects_v1(oid[], text[]) is
     'The objects of these kinds in these schemas, and who may do what with them.';
 
+create function ensure._holds_privilege_v1(
+    holder oid,
+    class text,
+    oid oid,
+    privilege text
+)
+returns boolean
+language sql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _holds_privilege_v1: whether a role has the privilege on the object; null when it is gone.
+--
+-- Races    asked of the current catalogs, whatever the snapshot; so is whether it is gone: to a
+--          superuser some of the functions say true of what is gone
+select case
+    when class = 'table' then has_table_privilege(holder, oid, privilege)
+    when class = 'sequence' then has_sequence_privilege(holder, oid, privilege)
+    when class = 'routine' and pg_get_function_identity_arguments(oid) is not null
+        then has_function_privilege(holder, oid, privilege)
+    when class = 'type' and format_type(oid, null) <> '???'
+        then has_type_privilege(holder, oid, privilege)
+    when class = 'schema' and oid::regnamespace::text <> oid::text
+        then has_schema_privilege(holder, oid, privilege)
+    when class = 'database' then has_database_privilege(holder, oid, privilege) end
+$fn$;
+
+comment on function ensure._holds_privilege_v1(oid, text, oid, text) is
+    'Whether a role has the privilege on the object; null when it is gone.';
+
 create function ensure._differing_privileges_v1(
     grantee oid,
     access text[],
@@ -112,8 +143,12 @@ select o.place, o.kind, o.class, o.oid, o.schema, o.owner, 'grant', false, null:
        array(select w.privilege from unnest(o.wanted) with ordinality as w (privilege, place)
              where w.privilege <> all (h.held) order by w.place)
 from objects as o
-cross join lateral (select array(select e.privilege_type from aclexplode(o.acl) as e
-                                 where e.grantee = _differing_privileges_v1.grantee)) as h (held)
+cross join lateral (select array(
+    select e.privilege_type from aclexplode(o.acl) as e
+    where e.grantee = _differing_privileges_v1.grantee
+      and (current_setting('transaction_isolation') = 'read committed' -- an old snapshot otherwise
+           or ensure._holds_privilege_v1(e.grantee, o.class, o.oid, e.privilege_type)
+              is distinct from false))) as h (held)
 where not o.wanted <@ h.held
 union all
 select o.place, o.kind, o.class, o.oid, o.schema, o.owner, f.action, e.grantee = 0, e.grantor,
@@ -152,4 +187,5 @@ comment on function ensure._differing_privileges_v1(oid, text[], oid[], boolean,
 
 -- migrate:down
 drop function ensure._differing_privileges_v1(oid, text[], oid[], boolean, boolean);
+drop function ensure._holds_privilege_v1(oid, text, oid, text);
 drop function ensure._grant_objects_v1(oid[], text[]);

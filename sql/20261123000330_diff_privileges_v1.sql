@@ -1,33 +1,4 @@
 -- migrate:up
-create function ensure._holds_privilege_v1(
-    class text,
-    oid oid,
-    privilege text
-)
-returns boolean
-language sql
-stable
-security invoker
-set search_path = pg_catalog, pg_temp
-as $fn$
--- _holds_privilege_v1: whether this role has the privilege on the object; null when it is gone.
---
--- Races    it is gone when the current catalogs have it no more, whatever the snapshot: to a
---          superuser some of the functions say true of what is gone
-select case
-    when class = 'table' then has_table_privilege(oid, privilege)
-    when class = 'sequence' then has_sequence_privilege(oid, privilege)
-    when class = 'routine' and pg_get_function_identity_arguments(oid) is not null
-        then has_function_privilege(oid, privilege)
-    when class = 'type' and format_type(oid, null) <> '???' then has_type_privilege(oid, privilege)
-    when class = 'schema' and oid::regnamespace::text <> oid::text
-        then has_schema_privilege(oid, privilege)
-    when class = 'database' then has_database_privilege(oid, privilege) end
-$fn$;
-
-comment on function ensure._holds_privilege_v1(text, oid, text) is
-    'Whether this role has the privilege on the object; null when it is gone.';
-
 create function ensure._diff_privileges_v1(
     grantee text,
     access text[],
@@ -82,7 +53,7 @@ with differing as (
            format('%s %s on %s %s %s %s', p.action, array_to_string(p.part, ', '), p.class, p.name,
                   case when p.gives then 'to' else 'from' end, w.grantee) as statement,
            format('%s on %s %s', array_to_string(p.part, ', '), p.class, p.name) as privilege,
-           ensure._holds_privilege_v1(p.class, p.oid, case
+           ensure._holds_privilege_v1(to_regrole(quote_ident(current_user)), p.class, p.oid, case
                when p.gives and not p.owns then p.part[1] || ' WITH GRANT OPTION'
                when p.class in ('table', 'sequence') then 'SELECT'
                when p.class = 'routine' then 'EXECUTE'
@@ -244,4 +215,3 @@ comment on function ensure._check_granted_on_v1(text, oid[]) is
 drop function ensure._check_granted_on_v1(text, oid[]);
 drop function ensure._granted_on_v1(text, oid[]);
 drop function ensure._diff_privileges_v1(text, text[], oid[], boolean, boolean);
-drop function ensure._holds_privilege_v1(text, oid, text);

@@ -42,7 +42,9 @@ as $fn$
 -- Locks    none when nothing differs. Else the rows of the catalogs that change, until the
 --          transaction ends; on 18 also ACCESS SHARE on each table, behind ACCESS EXCLUSIVE
 -- Races    a second caller waits for the first, then looks again. Under REPEATABLE READ and
---          SERIALIZABLE what holds is what held at the snapshot, and the statements run again
+--          SERIALIZABLE a privilege on an object that was revoked since the snapshot is granted
+--          again, unless PUBLIC or another role gives it; default privileges, and what exact
+--          revokes, are those of the snapshot
 -- Rights   the owner's, or the privileges WITH GRANT OPTION, and USAGE on the schemas; for
 --          creators theirs: from 16 on membership with INHERIT, before that membership
 select s.object, s.outcome

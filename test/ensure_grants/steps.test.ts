@@ -108,6 +108,21 @@ describe('what goes while a call waits', () => {
         expect((await b.run(ensure(who.app, 'references,execute,types', '', 'more'))).map(({ outcome }) => outcome)).toEqual(['exists']);
     }));
 
+    describe.each(['repeatable read', 'serializable'])('%s: what was revoked since the snapshot', (isolation) => {
+        const cases = ['a table', 'a schema'].flatMap((what) => [[what, 'is granted again', true], [what, 'negative control: by the snapshot alone it seems to be held', false]] as const);
+        test.each(cases)('%s: %s', (what, _text, guarded) => given(async ({ a, b, dba }, who) => {
+            const { call, plain, done: granted } = rows[what] as (typeof rows)[string];
+            if (!guarded) await withoutGuard(dba, '_differing_privileges_v1', "current_setting('transaction_isolation') = 'read committed'", 'true');
+            await b.run(call(who));
+            await b.run(`begin isolation level ${isolation}; select 1 from pg_class, pg_namespace limit 1`);
+            await a.run(plain(who).replace('grant ', 'revoke ').replace(' to ', ' from '));
+            const [row] = await b.run(call(who));
+            expect(`${String(row?.object)} ${String(row?.outcome)}`.replaceAll(who.app, 'app')).toBe(guarded ? `${granted} granted` : 'grants of role app exists');
+            await b.run('commit');
+            expect((await dba.run(call(who))).map(({ outcome }) => outcome)).toEqual([guarded ? 'exists' : 'granted']);
+        }));
+    });
+
     test('negative control: without the look whether it is there still, 42P01', () => given(async ({ a, b, dba }, who) => {
         await withoutGuard(dba, '_diff_privileges_v1', 'where c.holds is not null', 'where true');
         await b.run('begin isolation level repeatable read');
