@@ -12,7 +12,7 @@ interface Flags {
 }
 
 export function addCheckCommand(
-    program: Command, print: (text: string) => void, connected: <T>(work: (sql: Sql) => Promise<T>) => Promise<T>,
+    program: Command, print: (text: string) => void, connected: <T>(work: (sql: Sql) => Promise<T>, migrating?: boolean) => Promise<T>,
 ): void {
     program.command('check')
         .description('say what is wrong: with the installation and the connection, or with what an option names')
@@ -35,7 +35,7 @@ export function addCheckCommand(
                     all.push(...await answers(sql, `select * from ensure.check_install_v1(client_pid => ${state.pid | 0})`));
                 }
                 print(asJson ? json(all) : all.map(table).join('\n').trimEnd());
-            });
+            }, roles !== undefined); // what is missing is missing to the role that will make it so
         });
 }
 

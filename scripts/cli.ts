@@ -31,7 +31,7 @@ const program = new Command('pg-ensure').description(description).version(versio
 Environment:
   DATABASE_URL   the database to work on; without it an embedded PostgreSQL is started for this folder
   MIGRATION_DATABASE_URL
-                 preferred by migrate, rollback, resolve, run, rehearse and password: another role, or the server itself behind a pooler
+                 preferred by migrate, rollback, resolve, run, rehearse, password and check --roles: another role, or the server itself behind a pooler
   PG_ENSURE_SKIP 1: migrate applies nothing, another runner does
   PG             major version of the embedded PostgreSQL: ${majors.join(', ')} (default ${defaultMajor})
   PG_CONTAINER   an image to run with Docker instead of it, such as timescale/timescaledb:latest-pg17
@@ -105,8 +105,8 @@ async function openFrom(migrating: boolean): Promise<{ database: Database; sourc
     return { database, source };
 }
 
-async function connected<T>(work: (sql: Sql) => Promise<T>): Promise<T> {
-    const { url } = await open();
+async function connected<T>(work: (sql: Sql) => Promise<T>, migrating = false): Promise<T> {
+    const { database: { url } } = await openFrom(migrating);
     return withConnection(url, work, { onnotice: (notice) => complain(message(notice as never, false)) });
 }
 

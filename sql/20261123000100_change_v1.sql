@@ -35,7 +35,8 @@ begin
             errcode = case when coalesce(jsonb_typeof(wanted), 'null') = 'null'
                            then 'null_value_not_allowed' else 'invalid_parameter_value' end,
             message = format('%s is no JSON object', place),
-            detail = format('It is %s.', coalesce(left(wanted::text, 200), 'null')),
+            detail = case when wanted::text ~* 'password|scram' then 'Its value is not shown.'
+                          else format('It is %s.', coalesce(left(wanted::text, 200), 'null')) end,
             hint = format('Its keys are %s.', (select string_agg(t.key, ', ' order by t.key)
                                                from jsonb_object_keys(types) as t (key)));
     end if;
@@ -53,7 +54,8 @@ begin
                            then format('"%s" is no key of %s', v_bad.key, place)
                            else format('"%s" of %s is of type %s', v_bad.key, place,
                                        jsonb_typeof(v_bad.value)) end,
-            detail = case when v_bad.key ~* 'password' then 'Its value is not shown.'
+            detail = case when v_bad.key ~* 'password' or v_bad.value::text ~* 'password|scram'
+                          then 'Its value is not shown.'
                           else format('It is %s.', left(v_bad.value::text, 200)) end,
             hint = case when v_bad.types is null
                         then format('Its keys are %s.',
@@ -142,25 +144,31 @@ as $fn$
 --
 -- Returns  nulls when nothing is missing. A superuser is altered by superusers; from 16 on
 --          CREATEROLE alone is not enough, it takes ADMIN on the role too
+-- Races    an old snapshot that has itself changed what others changed since shows two rows of a
+--          role: here and elsewhere one is taken
 declare
-    c_me constant record := (select r from pg_roles as r where r.rolname = current_user);
+    c_me constant record := (select r from pg_roles as r where r.rolname = current_user limit 1);
     c_oid constant oid := to_regrole(quote_ident(target));
 begin
     if c_me.rolsuper then
         return;
-    elsif (select r.rolsuper
-                  or r.rolreplication and current_setting('server_version_num')::integer < 160000
+    elsif (select bool_or(r.rolsuper or r.rolreplication
+                          and current_setting('server_version_num')::integer < 160000)
            from pg_roles as r where r.oid = c_oid) then
         missing := 'SUPERUSER';
         remedy := null; -- a superuser does it
-    elsif not c_me.rolcreaterole then
+        return;
+    end if;
+    if not c_me.rolcreaterole then
         missing := 'CREATEROLE';
         remedy := format('alter role %I createrole', current_user);
-    elsif c_oid is not null and current_setting('server_version_num')::integer >= 160000
-          and not pg_has_role(c_oid, 'USAGE WITH ADMIN OPTION') then
-        missing := format('ADMIN on role %I', target);
+    end if;
+    if c_oid is not null and current_setting('server_version_num')::integer >= 160000
+       and not pg_has_role(c_oid, 'USAGE WITH ADMIN OPTION') then
+        missing := concat(missing || ' and ', format('ADMIN on role %I', target));
         remedy := case when target <> current_user -- no role is a member of itself
-                       then format('grant %I to %I with admin option', target, current_user) end;
+                       then concat(remedy || '; ', format('grant %I to %I with admin option',
+                                                          target, current_user)) end;
     end if;
 end
 $fn$;

@@ -43,9 +43,10 @@ begin
             hint = format('pg-ensure password %I makes the verifier from a password, and sends it.',
                           c_name);
     end if;
-    if wanted ->> 'valid_until' !~ '^-?infinity$'
-                                   '|\d:\d\d(:\d\d(\.\d+)?)? ?(Z|UTC|[+-]\d\d(:?\d\d)?)$' then
-        raise exception using errcode = 'NS100'; -- else each session would read its own time zone
+    -- Else each session would read its own order of day and month, and its own time zone.
+    if wanted ->> 'valid_until' !~ ('^-?infinity$|^\d{4,}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d+)?)?'
+                                    ' ?(Z|UTC|[+-]\d\d(:?\d\d(:\d\d)?)?)( BC)?$') then
+        raise exception using errcode = 'NS100';
     end if;
     perform (wanted ->> 'valid_until')::timestamptz;
 exception when sqlstate 'NS100' or invalid_datetime_format or datetime_field_overflow then
@@ -78,7 +79,7 @@ declare
     c_name constant text := wanted ->> 'role_name';
     c_version constant integer := current_setting('server_version_num');
     c_exists constant boolean := to_regrole(quote_ident(c_name)) is not null;
-    c_me constant record := (select r from pg_roles as r where r.rolname = current_user);
+    c_me constant record := (select r from pg_roles as r where r.rolname = current_user limit 1);
     v_role record;
     v_clauses text;
     v_needs text;
@@ -140,7 +141,7 @@ begin
     end if;
     v_change.seen := has_table_privilege('pg_authid', 'SELECT');
     if v_change.seen then -- a query of its own: to plan it takes the right to read
-        if (select a.rolpassword from pg_authid as a where a.rolname = c_name)
+        if (select min(a.rolpassword) from pg_authid as a where a.rolname = c_name)
            = wanted ->> 'password_verifier' then
             return;
         end if;
@@ -200,7 +201,9 @@ begin
         raise exception using
             errcode = 'invalid_parameter_value',
             message = format('"%s" of %s is of a transaction or session', parameter, place),
-            hint = 'Set default_transaction_isolation and the like instead.';
+            hint = case when lower(parameter) in ('role', 'session_authorization')
+                        then 'Leave it out; member_of says which roles this one may become.'
+                        else 'Set default_transaction_isolation and the like instead.' end;
     elsif (select s.context from pg_settings as s where lower(s.name) = lower(parameter))
           in ('internal', 'postmaster', 'sighup') then
         raise exception using
@@ -242,10 +245,18 @@ declare
                                   and s.category <> 'Customized Options');
     v_may boolean := false;
 begin
-    if ensure._superuser_v1() or c_context in ('user', 'backend')
-       or c_context is null and parameter !~ '\.' then
+    if ensure._superuser_v1() or c_context in ('user', 'backend') then
         return;
-    elsif current_setting('server_version_num')::integer >= 150000 then -- 14 has no such function
+    elsif c_context is null and parameter !~ '\.' then
+        begin
+            perform current_setting(parameter, true);
+            return; -- there is none, which the statement says
+        exception
+            when insufficient_privilege then -- there is, and pg_settings hides it from this role
+                null;
+        end;
+    end if;
+    if current_setting('server_version_num')::integer >= 150000 then -- 14 has no such function
         execute 'select has_parameter_privilege($1, $$SET$$)' into v_may using parameter;
         if not v_may then
             missing := format('SET on parameter %s', parameter);
@@ -283,10 +294,11 @@ as $fn$
 declare
     c_in constant text := coalesce(' in database ' || quote_ident(database_name), '');
     c_place constant text := format('role %I%s', role_name, c_in);
-    c_database constant oid := (select d.oid from pg_database as d where d.datname = database_name);
+    c_database constant oid := (select min(d.oid) from pg_database as d
+                                where d.datname = database_name);
     c_set constant text[] := (select s.setconfig from pg_db_role_setting as s
                               where s.setrole = to_regrole(quote_ident(role_name))
-                                and s.setdatabase = coalesce(c_database, 0));
+                                and s.setdatabase = coalesce(c_database, 0) limit 1);
     v_setting record;
     v_text text;
     v_now text;

@@ -20,7 +20,8 @@ as $fn$
 declare
     c_place constant text := format('member_of of role "%s"', role_name);
     c_old constant boolean := current_setting('server_version_num')::integer < 160000;
-    c_inherits constant boolean := coalesce(inherits, (select r.rolinherit from pg_roles as r
+    c_inherits constant boolean := coalesce(inherits, (select bool_and(r.rolinherit)
+                                                       from pg_roles as r
                                                        where r.rolname = role_name), true);
     v_entry record;
 begin
@@ -100,14 +101,14 @@ as $fn$
 -- _diff_members_v1: the statements that make the role a member, and how, of the roles in member_of.
 --
 -- Returns  from 16 on each grantor has a membership of his own: an option holds when one of them
---          gives it, and is taken back from each
+--          gives it, and is taken back from each. What others gave is not given again
 -- Errors   as _wanted_members_v1
 declare
     c_old constant boolean := current_setting('server_version_num')::integer < 160000;
     c_member constant oid := to_regrole(quote_ident(role_name));
     v_wanted record;
     v_change ensure._change_v1;
-    v_statement text;
+    v_revoked record;
 begin
     for v_wanted in
         select w.*, to_regrole(quote_ident(w.parent))::oid as oid, g.*,
@@ -120,8 +121,15 @@ begin
                             false) as is_member,
                    bool_or(m.admin_option) as has_admin,
                    bool_or((to_jsonb(m) ->> 'inherit_option')::boolean) as has_inherit,
-                   bool_or((to_jsonb(m) ->> 'set_option')::boolean) as has_set
+                   bool_or((to_jsonb(m) ->> 'set_option')::boolean) as has_set,
+                   coalesce(bool_or((to_jsonb(m) ->> 'inherit_option')::boolean) filter (
+                       where x.mine), false) as own_inherit, -- of what this role granted
+                   coalesce(bool_or((to_jsonb(m) ->> 'set_option')::boolean) filter (
+                       where x.mine), false) as own_set
             from pg_auth_members as m
+            cross join lateral (
+                select case when ensure._superuser_v1() then m.grantor = 10 -- PostgreSQL's grantor
+                            else pg_has_role(m.grantor, 'USAGE') end) as x (mine)
             where m.roleid = to_regrole(quote_ident(w.parent)) and m.member = c_member
         ) as g on true
         order by w.parent collate "C"
@@ -129,17 +137,19 @@ begin
         v_change := row(format('membership of role %I in %I', role_name, v_wanted.parent),
                         'granted', null, null, null, null, true, null);
         if not ensure._superuser_v1() then
-            if (select r.rolsuper from pg_roles as r where r.oid = v_wanted.oid) then
+            if (select bool_or(r.rolsuper) from pg_roles as r where r.oid = v_wanted.oid) then
                 v_change.missing := 'SUPERUSER';
             elsif v_wanted.oid is null then -- who creates it may grant it
                 select l.* into v_change.missing, v_change.remedy
                 from ensure._lacks_role_v1(v_wanted.parent) as l;
             elsif not pg_has_role(v_wanted.oid, 'USAGE WITH ADMIN OPTION')
-                  and not (c_old and (select r.rolcreaterole from pg_roles as r
+                  and not (c_old and (select bool_or(r.rolcreaterole) from pg_roles as r
                                       where r.rolname = current_user)) then
                 v_change.missing := format('ADMIN on role %I', v_wanted.parent);
-                v_change.remedy := format('grant %I to %I with admin option', v_wanted.parent,
-                                          current_user);
+                if v_wanted.parent <> current_user then -- no role is a member of itself
+                    v_change.remedy := format('grant %I to %I with admin option', v_wanted.parent,
+                                              current_user);
+                end if;
             end if;
         end if;
         if v_wanted.wanted and (not v_wanted.is_member or v_wanted.more) then
@@ -147,16 +157,28 @@ begin
                 format('grant %I to %I', v_wanted.parent, role_name),
                 case when c_old then case when v_wanted.admin then ' with admin option' end
                      else ' with ' || nullif(concat_ws(', ', -- what is not said stays as it is
-                         'admin ' || coalesce(v_wanted.admin, v_wanted.has_admin),
-                         'inherit ' || coalesce(v_wanted.inherit, v_wanted.has_inherit),
-                         'set ' || coalesce(v_wanted.set, v_wanted.has_set)), '') end);
+                         case when v_wanted.admin and not coalesce(v_wanted.has_admin, false)
+                              then 'admin true' end,
+                         'inherit ' || case
+                             when not v_wanted.is_member then v_wanted.inherit
+                             when v_wanted.inherit and not v_wanted.has_inherit then true
+                             when v_wanted.inherit = false then false
+                             else v_wanted.own_inherit end,
+                         'set ' || case
+                             when not v_wanted.is_member then v_wanted.set
+                             when v_wanted.set and not v_wanted.has_set then true
+                             when v_wanted.set = false then false
+                             else v_wanted.own_set end), '') end);
             return next v_change;
         end if;
         v_change.outcome := 'revoked';
-        for v_statement in
+        for v_revoked in
             select format('revoke %s%I from %I%s', o.words, v_wanted.parent, role_name,
                           case when not c_old
-                               then format(' granted by %I', pg_get_userbyid(m.grantor)) end)
+                               then format(' granted by %I', pg_get_userbyid(m.grantor)) end
+                   ) as statement,
+                   pg_get_userbyid(m.grantor) as grantor,
+                   c_old or pg_has_role(m.grantor, 'USAGE') as may
             from pg_auth_members as m
             cross join lateral (values
                 (not v_wanted.wanted, ''),
@@ -168,7 +190,12 @@ begin
             where m.roleid = v_wanted.oid and m.member = c_member and o.differs
             order by m.grantor, o.words
         loop
-            v_change.statement := v_statement;
+            v_change.statement := v_revoked.statement;
+            if not v_revoked.may and v_change.missing is null then
+                v_change.missing := format('to be role %I, who granted it,', v_revoked.grantor);
+                v_change.remedy := format('set role %I; %s; reset role', v_revoked.grantor,
+                                          v_revoked.statement);
+            end if;
             return next v_change;
         end loop;
     end loop;

@@ -51,8 +51,8 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 -- _check_once_v1: no two entries of a document contradict each other.
 --
--- Errors   22023  a role is named twice; a schema has two owners; an exact entry of grants is not
---                 the only one for its grantee and schema
+-- Errors   22023  a role is named twice; a schema is in two entries of owners; an exact entry of
+--                 grants is not the only one for its grantee and schema
 declare
     v_twice record;
 begin
@@ -65,14 +65,14 @@ begin
         group by r.wanted ->> 'role_name'
         having count(*) > 1
         union all
-        select 2, format('schema "%s" has two owners in the document', s.name),
-               'Name it in one entry of owners.'
+        select 2, format('schema "%s" is in two entries of owners', s.name),
+               'Name it in one, with all that is excluded.'
         from jsonb_array_elements(nullif(spec -> 'owners', 'null')) as o (wanted)
         cross join jsonb_array_elements_text(
             case when jsonb_typeof(o.wanted -> 'schemas') = 'array'
                  then o.wanted -> 'schemas' else '[]' end) as s (name)
         group by s.name
-        having count(distinct o.wanted ->> 'new_owner') > 1
+        having count(distinct o.wanted) > 1
         union all
         select 3, format('grants of role "%s" name schema "%s" in an exact entry and in another',
                          g.wanted ->> 'grantee', s.name),
@@ -150,8 +150,18 @@ begin
         from jsonb_array_elements(nullif(spec -> 'roles', 'null')) as r (wanted)
         cross join ensure._wanted_members_v1(current_user, r.wanted -> 'member_of', v_known,
                                              null) as w
-        where r.wanted ->> 'role_name' = current_user
-          and w.wanted and w.set is distinct from false);
+        where r.wanted ->> 'role_name' = current_user and w.wanted
+          and not exists ( -- a new membership has what is not said, one that is there has not
+              select
+              from pg_auth_members as m
+              cross join lateral (values (w.set, 'set_option'), (w.inherit, 'inherit_option')
+                                 ) as o (said, option)
+              where m.roleid = to_regrole(quote_ident(w.parent))
+                and m.member = to_regrole(quote_ident(current_user))
+                and o.said is null
+              group by o.option
+              having not bool_or(coalesce((to_jsonb(m) ->> o.option)::boolean, true)))
+          and w.set is distinct from false and w.inherit is distinct from false);
     for v_wanted in -- which may be of roles that come later
         select r.wanted
         from jsonb_array_elements(nullif(spec -> 'roles', 'null'))
@@ -177,7 +187,7 @@ begin
              with ordinality as g (wanted, place)
         order by g.place
     loop
-        return query select c.* from ensure._diff_grants_v1(v_wanted, v_known) as c;
+        return query select c.* from ensure._diff_grants_v1(v_wanted, v_known, v_joined) as c;
     end loop;
 end
 $fn$;

@@ -115,20 +115,23 @@ begin
             detail = format('Changes to make: %s.', cardinality(changes)),
             hint = 'Call in a transaction that may write, on the primary.';
     end if;
-    select string_agg(format('%s for %s', m.missing, m.object), '; ' order by m.place),
-           string_agg(m.remedy, '; ' order by m.place)
+    select concat(string_agg(format('%s for %s', m.missing, m.object), '; ' order by m.place)
+                      filter (where m.turn <= 5),
+                  '; and rights for ' || nullif(coalesce(sum(m.count) filter (where m.turn > 5), 0),
+                                                0) || ' more'),
+           case when count(*) = count(m.remedy) -- some of them alone would be given for nothing
+                then string_agg(m.remedy, '; ' order by m.place) filter (where m.turn <= 5) end
     into v_missing, v_remedies
-    from (select c.missing, c.remedy, min(c.place) as place,
+    from (select c.missing, c.remedy, min(c.place) as place, count(*) as count,
+                 row_number() over (order by min(c.place)) as turn,
                  concat((array_agg(c.object order by c.place))[1],
                         ' and ' || (nullif(count(*), 1) - 1) || ' more') as object
           from unnest(changes) with ordinality
                as c (object, outcome, statement, relation, missing, remedy, seen, reads,
                      place)
           where c.missing is not null
-          group by c.missing, c.remedy
-          order by min(c.place)
-          limit 5) as m;
-    if v_missing is not null then
+          group by c.missing, c.remedy) as m;
+    if v_missing <> '' then
         raise exception using
             errcode = 'insufficient_privilege',
             message = format('role "%s" lacks rights for %s of %s changes', current_user,

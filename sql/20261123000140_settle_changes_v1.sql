@@ -1,4 +1,47 @@
 -- migrate:up
+create function ensure._check_members_v1(
+    spec jsonb
+)
+returns void
+language plpgsql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _check_members_v1: the roles that others were made members of are there still, by any snapshot.
+--
+-- Errors   42704  one is not: GRANT waits for who drops it, and then takes no notice
+declare
+    v_gone text;
+begin
+    v_gone := (
+        select m.parent
+        from jsonb_array_elements(nullif(spec -> 'roles', 'null')) as r (wanted)
+        cross join lateral (
+            select e.name
+            from jsonb_array_elements_text(case when jsonb_typeof(r.wanted -> 'member_of') = 'array'
+                                                then r.wanted -> 'member_of' end) as e (name)
+            union all
+            select o.key
+            from jsonb_each(case when jsonb_typeof(r.wanted -> 'member_of') = 'object'
+                                 then r.wanted -> 'member_of' end) as o
+            where o.value not in ('false', 'null')
+        ) as m (parent)
+        where to_regrole(quote_ident(m.parent)) is null
+        limit 1);
+    if v_gone is not null then
+        raise exception using
+            errcode = 'undefined_object',
+            message = format('role "%s" does not exist', v_gone),
+            detail = 'It was dropped while this call waited. Nothing was changed.',
+            hint = 'Ensure it first, or mend the name.';
+    end if;
+end
+$fn$;
+
+comment on function ensure._check_members_v1(jsonb) is
+    'The roles that others were made members of are there still, by any snapshot.';
+
 create function ensure._make_changes_v1(
     spec jsonb,
     first_changes ensure._change_v1[],
@@ -112,6 +155,7 @@ begin
                                               'Mend it in the call, or in the document.') end;
         end;
         if current_setting('transaction_isolation') <> 'read committed' then
+            perform ensure._check_members_v1(spec);
             return; -- its snapshot may be older than what others made true
         end if;
         v_changes := array(select c from ensure._diff_roles_v1(spec) as c where c.seen);
@@ -276,3 +320,4 @@ comment on function ensure._settle_changes_v1(jsonb, interval, interval) is
 drop function ensure._settle_changes_v1(jsonb, interval, interval);
 drop function ensure._changed_catalogs_v1(ensure._change_v1[]);
 drop function ensure._make_changes_v1(jsonb, ensure._change_v1[], regclass, integer, timestamptz);
+drop function ensure._check_members_v1(jsonb);

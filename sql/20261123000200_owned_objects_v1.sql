@@ -117,6 +117,9 @@ with recursive
         from pg_proc as p
         where p.pronamespace = any (schemas) and p.proowner <> new_owner
           and p.oid <> all (excluded_routines)
+          and not exists (select from pg_depend as d -- constructors of ranges are a superuser's
+                          where d.classid = 'pg_proc'::regclass and d.objid = p.oid
+                            and d.refclassid = 'pg_type'::regclass and d.deptype = 'i')
         union all
         select 'pg_type'::regclass, t.oid, t.typowner, t.typnamespace, t.typtype
         from pg_type as t

@@ -20,7 +20,7 @@ as $fn$
 --          3F000, 42704, 42883, 42P01  no such schema, role, routine or relation
 declare
     c_name constant text := wanted ->> 'new_owner';
-    c_place constant text := coalesce(format('owners of role "%s"', c_name), 'the owners');
+    c_place constant text := coalesce('owners of role "' || c_name || '"', 'the owners');
     v_bad record;
 begin
     perform ensure._check_wanted_v1(wanted, c_place, '{new_owner,schemas}', '{"new_owner": "string",

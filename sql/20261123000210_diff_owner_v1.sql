@@ -69,7 +69,7 @@ begin
         missing := format('the rights of role %I', pg_get_userbyid(owner));
         remedy := format('grant %I to %I', pg_get_userbyid(owner), current_user)
                   || case when not c_old_server then ' with inherit true' else '' end;
-        if (select r.rolsuper from pg_roles as r where r.oid = owner) then
+        if (select bool_or(r.rolsuper) from pg_roles as r where r.oid = owner) then
             missing := 'SUPERUSER';
             remedy := null; -- a superuser does it
         end if;
@@ -190,16 +190,20 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 -- _foreign_routines_v1: routines of roles that new_owner need not trust.
 --
--- Returns  not those of superusers and the schema's owner, nor aggregates, which have no rights
+-- Returns  not those of superusers, nor aggregates, which have no rights; nor those of the schema's
+--          owner, but when new_owner is a superuser
 select p.oid, p.prosecdef, r.rolname, pg_get_userbyid(n.nspowner)
 from pg_proc as p
 join pg_namespace as n on n.oid = p.pronamespace
 join pg_roles as r on r.oid = p.proowner
 where p.pronamespace = any (schemas) and p.prokind <> 'a' and p.oid <> all (excluded_routines)
-  and not r.rolsuper and r.rolname <> new_owner and p.proowner <> n.nspowner
-  and not (n.nspowner = to_regrole('pg_database_owner')
-           and p.proowner = (select d.datdba from pg_database as d
-                             where d.datname = current_database()))
+  and not r.rolsuper and r.rolname <> new_owner
+  and (coalesce((select bool_or(o.rolsuper) from pg_roles as o where o.rolname = new_owner),
+               false)
+       or p.proowner <> n.nspowner
+          and not (n.nspowner = to_regrole('pg_database_owner')
+                   and p.proowner in (select d.datdba from pg_database as d
+                                     where d.datname = current_database())))
   and not exists (select from pg_depend as e
                   where e.classid = 'pg_proc'::regclass and e.objid = p.oid
                     and e.refclassid = 'pg_extension'::regclass and e.deptype = 'e')
@@ -222,11 +226,12 @@ as $fn$
 -- _check_definers_v1: new_owner comes to run nothing that others may have planted for it.
 --
 -- Errors   42501  a SECURITY DEFINER routine of a role that is no superuser, and neither owns the
---                 schema nor is new_owner
+--                 schema nor is new_owner; when new_owner is a superuser also of the schema's owner
 declare
     v_bad record;
 begin
-    select f.routine::regprocedure::text as routine, f.owner, f.schema_owner into v_bad
+    select f.routine::regprocedure::text as routine, f.owner,
+           case when f.owner <> f.schema_owner then f.schema_owner end as schema_owner into v_bad
     from ensure._foreign_routines_v1(schemas, new_owner, excluded_routines) as f
     where f.definer
     order by 1
@@ -239,7 +244,8 @@ begin
             detail = format('It would run what role "%s" wrote with the rights of role "%s".',
                             v_bad.owner, new_owner),
             hint = format('Name it in excluded_routines, alter it to SECURITY INVOKER, or, if it is'
-                          ' trusted, give it to role "%s" first.', v_bad.schema_owner);
+                          ' trusted, give it to role "%s" first.',
+                          coalesce(v_bad.schema_owner, new_owner));
     end if;
 end
 $fn$;
@@ -250,7 +256,7 @@ comment on function ensure._check_definers_v1(oid[], text, oid[]) is
 create function ensure._diff_owner_v1(
     wanted jsonb,
     known text[],
-    joined text[] default '{}'
+    joined text[]
 )
 returns setof ensure._change_v1
 language plpgsql
@@ -309,7 +315,8 @@ begin
          on f.routine = o.object and o.class = 'pg_proc'::regclass
     cross join lateral (
         select case when h.relation is not null -- whose jobs run as their owner
-                         and not (select r.rolcanlogin from pg_roles as r where r.rolname = c_name)
+                         and not (select bool_or(r.rolcanlogin) from pg_roles as r
+                                  where r.rolname = c_name)
                     then format('LOGIN of role %I', c_name) end as missing) as l
     order by o.place;
     return query

@@ -23,7 +23,8 @@ as $fn$
 --          3F000, 42704, 42883, 42P01  no such schema, role, routine or relation
 --          25006, 42501  something differs, and this transaction or role may not change it: DETAIL
 --                 says which right is missing, HINT the statement that gives it; or a SECURITY
---                 DEFINER routine belongs to a role that is no superuser, nor the schema's owner
+--                 DEFINER routine belongs to a role that is no superuser, nor the schema's owner,
+--                 or to that one when new_owner is a superuser
 --          54000, 53200  more tables differ than the server's lock table can hold
 --          55P03  max_wait was spent waiting for others; DETAIL names who is in the way
 --          NS002  something differs, and the setting ensure.ddl is off
@@ -37,7 +38,8 @@ as $fn$
 --          SERIALIZABLE what holds is what held at the snapshot
 -- Rights   a superuser, or: those of each owner, SET on new_owner (before 16 membership), CREATE on
 --          the database where a schema changes hands. Afterwards a view reads with the rights of
---          new_owner, whoever wrote it; triggers and functions run as who uses them
+--          new_owner, whoever wrote it; triggers and functions run as who uses them, but those in
+--          indexes and statistics as new_owner, at each ANALYZE
 select s.object, s.outcome
 from ensure._settle_changes_v1(
     jsonb_build_object('owners', jsonb_build_array(jsonb_build_object(

@@ -23,9 +23,12 @@ with differing as (
                    (select format('%I.%I', n.nspname, c.relname) from pg_class as c
                     join pg_namespace as n on n.oid = c.relnamespace where c.oid = d.oid)
                when d.class = 'routine' then
-                   (select format('%I.%I(%s)', n.nspname, p.proname, (
-                               select string_agg(format_type(a.type, null), ', ' order by a.place)
-                               from unnest(p.proargtypes) with ordinality as a (type, place)))
+                   (select format('%I.%I(%s)', n.nspname, p.proname, case
+                               when p.prokind = 'p' then ensure._arguments_v1(p.oid) -- OUT counts
+                               else (select string_agg(format_type(a.type, null), ', '
+                                                       order by a.place)
+                                     from unnest(p.proargtypes)
+                                          with ordinality as a (type, place)) end)
                     from pg_proc as p
                     join pg_namespace as n on n.oid = p.pronamespace where p.oid = d.oid)
                when d.class = 'type' then
@@ -78,7 +81,7 @@ select row(c.object,
                when 'owner' then coalesce(ensure._inherit_remedy_v1(c.owner),
                    case when c.gives then format('grant %s to %I with grant option', c.privilege,
                                                  current_user) end)
-               when 'grantor' then format('set role %I; %s', r.grantor, c.statement)
+               when 'grantor' then format('set role %I; %s; reset role', r.grantor, c.statement)
                when 'usage' then format('grant usage on schema %s to %I', c.schema::regnamespace,
                                         current_user) end,
            true,
@@ -139,15 +142,17 @@ with recursive objects as (
     select 1 as depth, e.class, e.oid, e.part, e.privilege_type, e.grantor, e.grantee
     from entries as e
     join entries as h on h.grantee = e.grantor and h.is_grantable
-                      and row(h.class, h.oid, h.part, h.privilege_type)
-                          = row(e.class, e.oid, e.part, e.privilege_type)
+                      and h.part in ('', e.part) -- who may grant a table may grant its columns
+                      and row(h.class, h.oid, h.privilege_type)
+                          = row(e.class, e.oid, e.privilege_type)
     where e.grantor = to_regrole(quote_ident(_granted_on_v1.grantee))
     union
     select g.depth + 1, e.class, e.oid, e.part, e.privilege_type, e.grantor, e.grantee
     from granted as g
     join entries as e on e.grantor = g.grantee
-                      and row(e.class, e.oid, e.part, e.privilege_type)
-                          = row(g.class, g.oid, g.part, g.privilege_type)
+                      and g.part in ('', e.part)
+                      and row(e.class, e.oid, e.privilege_type)
+                          = row(g.class, g.oid, g.privilege_type)
     where g.depth < 10
 )
 select row_number() over (order by n.depth desc, n.what, n.who),
@@ -203,7 +208,7 @@ begin
             detail = format('Granted on: %s. Nothing was changed.',
                             concat(v_granted, '; and ' || nullif(greatest(v_count - 5, 0), 0)
                                               || ' more')),
-            hint = format('Run: %s.', v_remedies);
+            hint = format('Run: %s; reset role.', v_remedies);
     end if;
 end
 $fn$;

@@ -77,7 +77,8 @@ from unnest(creators) as c (creator)
 left join pg_default_acl as d on d.defaclrole = to_regrole(quote_ident(c.creator))
                              and d.defaclnamespace = 0 and d.defaclobjtype = 'f'
 where revoke_public
-  and (d.oid is null or exists (select from aclexplode(d.defaclacl) as e where e.grantee = 0))
+  and (d.oid is null or cardinality(d.defaclacl) = 0 -- which PostgreSQL takes for none
+       or exists (select from aclexplode(d.defaclacl) as e where e.grantee = 0))
 $fn$;
 
 comment on function ensure._differing_defaults_v1(text, text[], oid[], text[], boolean, boolean) is
@@ -89,7 +90,8 @@ create function ensure._diff_defaults_v1(
     schemas oid[],
     creators text[],
     exact boolean,
-    revoke_public boolean
+    revoke_public boolean,
+    joined text[]
 )
 returns setof ensure._change_v1
 language sql
@@ -99,6 +101,7 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 -- _diff_defaults_v1: the statements that give grantee the asked privileges on what is to come.
 --
+-- Returns  joined: roles that this one will be a member of, with SET and INHERIT, by then
 -- Rights   those of the creator; before 16 membership is enough, also without INHERIT
 select row(concat(format('%s%s on future %s of role %I',
                          case when d.action like '% option %' then 'GRANT OPTION FOR ' end,
@@ -108,11 +111,23 @@ select row(concat(format('%s%s on future %s of role %I',
            concat_ws(' ', format('alter default privileges for role %I', d.creator),
                      'in schema ' || quote_ident(n.nspname), d.action,
                      array_to_string(d.privileges, ', '), 'on', d.future,
-                     case when d.action = 'grant' then 'to' else 'from' end, w.grantee),
+                     case when d.action = 'grant' then 'to' else 'from' end, w.grantee)
+               || case when d.to_public and d.schema is null and d.future = 'functions'
+                            and exists (select from pg_default_acl as p
+                                        where p.defaclrole = r.creator and p.defaclnamespace = 0
+                                          and p.defaclobjtype = 'f'
+                                          and not exists (select from aclexplode(p.defaclacl) as e
+                                                          where e.grantee <> 0))
+                       then format('; alter default privileges for role %I grant EXECUTE on'
+                                   ' functions to %I', d.creator, d.creator) -- or it ends empty
+                       else '' end,
            null,
-           case when r.lacks then format('%s role %I',
-                case when r.old then 'membership in' else 'INHERIT of' end, d.creator) end,
-           case when r.lacks then ensure._inherit_remedy_v1(r.creator) end,
+           case when r.lacks then format('%s role %I%s',
+                case when r.old then 'membership in' else 'INHERIT of' end, d.creator,
+                case when r.creator is null then ', that the same document makes' end) end,
+           case when r.lacks and r.creator is not null then ensure._inherit_remedy_v1(r.creator)
+                when r.lacks and not r.old
+                then 'set createrole_self_grant = ''set, inherit''' end,
            true,
            null)::ensure._change_v1
 from ensure._differing_defaults_v1(grantee, access, schemas, creators, exact, revoke_public) as d
@@ -122,20 +137,26 @@ cross join lateral (
            case when d.to_public then 'public' else quote_ident(grantee) end
 ) as w (who, grantee)
 cross join lateral (
-    select v.old, v.creator, not pg_has_role(v.creator, case when v.old then 'MEMBER'
-                                                             else 'USAGE' end)
+    select v.old, v.creator,
+           d.creator <> all (joined)
+           and not coalesce(pg_has_role(v.creator, case when v.old then 'MEMBER' else 'USAGE' end),
+                            ensure._superuser_v1() or not v.old and coalesce(
+                                current_setting('createrole_self_grant', true) ~* '\minherit\M',
+                                false))
     from (select current_setting('server_version_num')::integer < 160000,
                  to_regrole(quote_ident(d.creator))::oid) as v (old, creator)
 ) as r (old, creator, lacks)
 order by n.oid is null, d.creator collate "C", n.oid, d.future, d.action, d.to_public
 $fn$;
 
-comment on function ensure._diff_defaults_v1(text, text[], oid[], text[], boolean, boolean) is
+comment on function ensure._diff_defaults_v1(text, text[], oid[], text[], boolean, boolean,
+                                             text[]) is
     'The statements that give grantee the asked privileges on what is to come.';
 
 create function ensure._diff_grants_v1(
     wanted jsonb,
-    known text[]
+    known text[],
+    joined text[]
 )
 returns setof ensure._change_v1
 language plpgsql
@@ -164,14 +185,14 @@ begin
     return query
         select c.* from ensure._diff_defaults_v1(
             wanted ->> 'grantee', v_access, array_remove(v_schemas, 'ensure'::regnamespace::oid),
-            ensure._texts_v1(wanted -> 'creators', 'creators'), v_exact, v_public) as c;
+            ensure._texts_v1(wanted -> 'creators', 'creators'), v_exact, v_public, joined) as c;
 end
 $fn$;
 
-comment on function ensure._diff_grants_v1(jsonb, text[]) is
+comment on function ensure._diff_grants_v1(jsonb, text[], text[]) is
     'The statements that grant one role what wanted says.';
 
 -- migrate:down
-drop function ensure._diff_grants_v1(jsonb, text[]);
-drop function ensure._diff_defaults_v1(text, text[], oid[], text[], boolean, boolean);
+drop function ensure._diff_grants_v1(jsonb, text[], text[]);
+drop function ensure._diff_defaults_v1(text, text[], oid[], text[], boolean, boolean, text[]);
 drop function ensure._differing_defaults_v1(text, text[], oid[], text[], boolean, boolean);

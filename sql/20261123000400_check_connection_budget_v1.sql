@@ -15,12 +15,16 @@ declare
     v_entry record;
     v_bad boolean;
 begin
+    if jsonb_typeof(declared) not in ('object', 'null') then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = 'declared is no JSON object',
+            detail = format('It is %s.', left(declared::text, 200)),
+            hint = 'Give an object such as {"app": {"pool": 5, "replicas": 3}}.';
+    end if;
     for v_entry in
         select d.key, d.value, d.value ->> 'pool' as pool, d.value ->> 'replicas' as replicas
-        from jsonb_each(case when coalesce(jsonb_typeof(declared), 'null') in ('object', 'null')
-                             then nullif(declared, 'null')
-                             else jsonb_build_object('declared', jsonb_build_array(declared))
-                        end) as d
+        from jsonb_each(nullif(declared, 'null')) as d
     loop
         if jsonb_typeof(v_entry.value) = 'object' then
             v_bad := v_entry.value - array['pool', 'replicas'] <> '{}'

@@ -20,6 +20,8 @@ export async function readPassword(role: string, variable?: string): Promise<Buf
 function fromEnvironment(variable: string): Buffer {
     const value = process.env[variable];
     if (value === undefined) throw new UserError(`the environment has no ${variable}`, exitCodes.usage);
+    // What is no UTF-8 has become U+FFFD by now, and another password.
+    if (value.includes('\uFFFD')) throw new UserError(`${variable} is no UTF-8, or holds U+FFFD: pipe the password in`, exitCodes.usage);
     return Buffer.from(value);
 }
 

@@ -32,8 +32,11 @@ export const counted = (count: number, one: string, more = `${one}s`): string =>
 
 export type Say = (event: Event) => void;
 
+/** Without the verifier of a password: what is told ends in logs. */
+export const shown = (statement: string): string => statement.replace(/'SCRAM-SHA-256\$[^']*'/g, '…');
+
 export const excerpt = (statement: string): string => {
-    const line = statement.replace(/\s+/g, ' ').trim();
+    const line = shown(statement).replace(/\s+/g, ' ').trim();
     return line.length > 100 ? `${line.slice(0, 99)}…` : line;
 };
 

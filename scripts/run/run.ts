@@ -8,7 +8,7 @@ import { refuseSnapshot } from '../migrate/guard.js';
 import type { ServerMessage } from '../print.js';
 import type { Failure, Limits } from './attempts.js';
 import { askPlan, planLock, type Plan, type Row } from './plan.js';
-import type { Say } from './report.js';
+import { shown, type Say } from './report.js';
 import { graceMs, withSession, type Opening } from './session.js';
 import { runStatement, type Work } from './statement.js';
 import { takeTurn } from './turn.js';
@@ -71,7 +71,7 @@ async function watched({ url, query, dryRun = false, ...options }: Watched, repo
     const id = randomBytes(6).toString('hex');
     const taken = await withSession({ url, stop: options.stop, onnotice }, async (session) => {
         const plan = await askPlan({ ...options, id, session, failed }, query);
-        report.plan = plan.rows;
+        report.plan = dryRun ? plan.rows : plan.rows.map((row) => ({ ...row, statement: shown(row.statement) }));
         report.asked = 1;
         if (plan.elsewhere.length && plan.rows.length) say({ event: 'warning', message: `left out: what is for ${databases(plan.elsewhere)}` });
         if (!plan.rows.length) refuseElsewhere(plan);
@@ -113,7 +113,7 @@ const databases = (names: string[]): string => `the database${names.length > 1 ?
 /** A row that names another database is never run here, and the plan has not come to its end. */
 function refuseElsewhere({ elsewhere }: Plan): void {
     if (!elsewhere.length) return;
-    throw new UserError(`nothing is left to do in this database; the plan goes on in ${databases(elsewhere)}: run it there, then here again`,
+    throw new UserError(`nothing is left to do in this database; the plan goes on in ${databases(elsewhere)}: run it there`,
         exitCodes.findings);
 }
 
@@ -128,7 +128,7 @@ async function converge(work: Work, query: string, report: Report): Promise<void
         const times = seen.get(text) ?? 0;
         if (times >= fruitless) {
             throw new UserError(`the plan makes no progress: it was done ${times} times, without an error, and asked again it says `
-                + `the same; its first statement is ${rows[0]?.statement}`);
+                + `the same; its first statement is ${shown(rows[0]?.statement ?? '')}`);
         }
         seen.set(text, times + 1);
         for (const row of rows) {
@@ -140,7 +140,8 @@ async function converge(work: Work, query: string, report: Report): Promise<void
 }
 
 async function runRow(work: Work, row: Row, report: Report): Promise<{ swept: boolean; askAgain: boolean }> {
-    const { step, statement, inTransaction, why } = row;
+    const { step, inTransaction, why } = row;
+    const statement = shown(row.statement);
     let entry = report.statements.at(-1);
     if (entry?.statement !== statement) {
         entry = { step, statement, inTransaction, runs: 0, retries: 0, seconds: 0, rows: null, outcome: 'failed' };

@@ -307,6 +307,16 @@ describe('exact', () => {
         expect(await linesOf(dba, granted(other))).toEqual([usage]);
     }));
 
+    test('a column that was granted on by the right to grant the table is granted on too', () => withGiven([], async ({ dba }, { app, else: other }, roles) => {
+        await dba.run(`grant usage on schema app to ${app}; grant select on app.t to ${app} with grant option; set role ${app}; grant select (a) on app.t to ${other}; reset role`);
+        const call = ensure(app, 'usage', "'{}', 'exact'");
+        const { hint } = expectError(await dba.attempt(call), '2BP01');
+        expect(hint.replaceAll(roles.role(''), '')).toBe('Run: set role app; revoke SELECT (a) on table app.t from else; reset role.');
+        await dba.run(/Run: (.*)\.$/.exec(hint)?.[1] ?? '');
+        await dba.run(call);
+        expect(await dba.run("select 1 from pg_attribute where attrelid = 'app.t'::regclass and attacl <> '{}'")).toEqual([]);
+    }));
+
     test('negative control: without the look nobody is named', () => withGiven([], async ({ dba }, { app, else: other }) => {
         await withoutGuard(dba, '_check_granted_on_v1', 'v_count > 0', 'false');
         await dba.run(`grant usage on schema app to ${app}; grant select on app.t to ${app} with grant option; set role ${app}; grant select on app.t to ${other}; reset role`);
@@ -327,6 +337,12 @@ describe('exact', () => {
     }));
 });
 
+test('procedures whose names and input are the same, but for OUT', () => withGiven([], async ({ dba }, { app }, roles) => {
+    await dba.run(`create procedure app.x(in a int, out b int) language sql as 'select 1'; create procedure app.x(in a int, in b int) language sql as 'select 1'`);
+    expect((await done(dba, ensure(app, 'execute'), roles)).filter((line) => line.includes('app.x('))).toHaveLength(2);
+    expect(await done(dba, ensure(app, 'execute'), roles)).toEqual(['grants of role app exists']);
+}));
+
 describe('revoke_public', () => {
     const given = 'grant all on schema app to public; grant select on all tables in schema app to public; grant update (a) on app.t to public; grant usage on all sequences in schema app to public';
 
@@ -338,6 +354,17 @@ describe('revoke_public', () => {
         expect(await linesOf(dba, granted(owner))).toContain('function EXECUTE');
         expect(await done(dba, ensure(app, 'usage', "'{}', 'add', true"), roles)).toEqual(['grants of role app exists']);
     }));
+
+    test.for([['nobody', 'execute on functions from public, CREATOR'], ['PUBLIC alone', 'execute on functions from CREATOR']] as const)(
+        'where %s is left in the default privileges of a creator PostgreSQL goes back to its own, with PUBLIC: it does not end so', ([, revoked]) =>
+            withGiven([], async ({ dba }, { app, other }, roles) => {
+                await dba.run(`alter default privileges for role ${other} revoke ${revoked.replace('CREATOR', other)}; grant create on schema app to ${other}`);
+                const call = ensure(app, 'usage', `'{${other}}', 'add', true`);
+                expect(await done(dba, call, roles)).toContain('EXECUTE on future functions of role other for PUBLIC revoked');
+                await dba.run(`set role ${other}; create function app.later() returns int language sql as 'select 1'; reset role`);
+                expect(await dba.run(`select has_function_privilege('${app}', 'app.later()', 'execute') as may`)).toEqual([{ may: false }]);
+                expect(await done(dba, call, roles)).toEqual(['grants of role app exists']);
+            }));
 
     test('the privileges on the database that are asked are taken from PUBLIC too; the others stay', () => withGiven([], async ({ dba }, { app, else: other }, roles) => {
         const call = (access: string): string => ensure(app, access, "'{}', 'add', true", '');

@@ -48,7 +48,7 @@ describe('bad input changes nothing, and says what to do', () => {
             await dba.run(`${setup}; create role "${role('app')}"`);
             for (const name of names) {
                 const wanted = JSON.stringify({ new_owner: role('app'), schemas: ['a'], [key]: [name] });
-                const outcome = await dba.attempt(`select * from ensure._diff_owner_v1($j$${wanted}$j$, '{}')`);
+                const outcome = await dba.attempt(`select * from ensure._diff_owner_v1($j$${wanted}$j$, '{}', '{}')`);
                 expect(outcome.code, name).toBe(code);
                 expect(expectError(outcome, code).hint).not.toBe('');
             }
@@ -227,6 +227,16 @@ describe('what others wrote to run as its owner', () => {
                     'owner of procedure a.did()', 'owner of function a.plain()']));
                 await dba.run('rollback');
             }
+        }));
+
+    test('to a superuser no SECURITY DEFINER routine is given but that of a superuser: not the schema owner\'s either', () =>
+        withRoles(['dba'], async ({ dba }, { role }) => {
+            await dba.run(`${planted(role)}; drop function a.steal(); create role "${role('super')}" superuser`);
+            const { message, hint } = expectError(await dba.attempt(call(`'${role('super')}', '{a}'`)), '42501');
+            expect(message).toContain('a.mine()');
+            expect(hint).toContain(`give it to role "${role('super')}" first`);
+            await dba.run('alter function a.mine() security invoker');
+            expect((await dba.run(call(`'${role('super')}', '{a}'`))).length).toBeGreaterThan(3);
         }));
 
     test('negative control: without the refusal it comes to run as the new owner', () =>

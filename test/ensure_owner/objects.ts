@@ -47,12 +47,13 @@ export const strangers = (schemas: string, role: string): string => `
       and coalesce(i.schema, i.name) = any ('${schemas}') and s.refobjid <> '"${role}"'::regrole
     order by 1, 2`;
 
-/** Who owns what there, and when that was written; the superuser who installed has no rows in pg_shdepend. */
+/** Who owns what there, and when that was written; the superuser who installed has no rows in pg_shdepend. Constructors of ranges stay a superuser's. */
 export const owners = `
     select c.oid::regclass::text as name, pg_get_userbyid(c.relowner) as owner, c.xmin::text as written from pg_class as c
     where c.relnamespace = 'a'::regnamespace
     union all
     select p.oid::regprocedure::text, pg_get_userbyid(p.proowner), p.xmin::text from pg_proc as p where p.pronamespace = 'a'::regnamespace
+        and not exists (select from pg_depend as d where d.objid = p.oid and d.refclassid = 'pg_type'::regclass and d.deptype = 'i')
     union all
     select t.oid::regtype::text, pg_get_userbyid(t.typowner), t.xmin::text from pg_type as t where t.typnamespace = 'a'::regnamespace
     union all

@@ -250,6 +250,13 @@ describe('who may', () => {
             });
         }));
 
+    test('a setting of superusers that is hidden from others is one too', () =>
+        withDeployer('createrole', async (dba, deployer, app) => {
+            const call = ensure(app, `, settings => '{"session_preload_libraries": ["x"]}'`);
+            const { detail } = await as(dba, deployer, async () => expectError(await dba.attempt(call), '42501'));
+            expect(detail).toContain(major >= 15 ? 'Missing: SET on parameter session_preload_libraries' : 'Missing: SUPERUSER');
+        }));
+
     test(`a setting of superusers takes ${major >= 15 ? 'SET on the parameter; the statement in HINT mends it' : 'SUPERUSER'}`, () =>
         withDeployer('createrole', async (dba, deployer, app) => {
             for (const name of ['log_statement', 'ensure.ddl']) {

@@ -22,6 +22,7 @@ const bad: [string, string, string][] = [
     ['a setting that is named twice', `'APP', settings => '{"work_mem": "1MB", "WORK_MEM": "2MB"}'`, '22023'],
     ['settings that are a list', `'APP', settings => '[]'`, '22023'],
     ['a setting that is an object', `'APP', settings => '{"work_mem": {}}'`, '22023'],
+    ['a role that it is to become', `'APP', settings => '{"role": "postgres"}'`, '22023'],
     ['a list in one string', `'APP', settings => '{"search_path": "a, b"}'`, '22023'],
     ['a list with null in it', `'APP', settings => '{"search_path": ["a", null]}'`, '22023'],
     ['a setting without a name', `'APP', settings => '{"": "1"}'`, '22023'],

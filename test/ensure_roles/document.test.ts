@@ -169,9 +169,12 @@ describe('one document', () => {
         ['a role with a key that is not known', '22023', { roles: [{ role_name: 'x', log_in: true }] }],
         ['a role that is named twice', '22023', { roles: [{ role_name: 'x' }, { role_name: 'x', login: true }] }],
         ['a schema with two owners', '22023', { owners: [{ new_owner: 'x', schemas: ['public'] }, { new_owner: 'y', schemas: ['public'] }] }],
+        ['a schema that two entries give to one owner', '22023', { owners: [{ new_owner: 'x', schemas: ['public'], excluded: ['public.keep'] }, { new_owner: 'x', schemas: ['public'] }] }],
         ['an exact entry beside another', '22023', { grants: [{ grantee: 'x', access: ['read'], schemas: ['public'], mode: 'exact' }, { grantee: 'x', access: ['write'], schemas: ['public'] }] }],
         ['a date without a zone', '22007', { roles: [{ role_name: 'x', valid_until: '2030-01-01' }] }],
         ['a time without a zone', '22007', { roles: [{ role_name: 'x', valid_until: '2030-01-01 00:00' }] }],
+        ['a date whose day and month a setting of the session decides', '22007', { roles: [{ role_name: 'x', valid_until: '01/02/2030 00:00+00' }] }],
+        ['tomorrow in a zone', '22007', { roles: [{ role_name: 'x', valid_until: 'tomorrow 00:00+00' }] }],
         ['tomorrow', '22007', { roles: [{ role_name: 'x', valid_until: 'tomorrow' }] }],
         ['a value of another type', '22023', { roles: [{ role_name: 'x', login: 'yes' }] }],
         ['a limit with a fraction', '22023', { roles: [{ role_name: 'x', connection_limit: 1.5 }] }],
@@ -189,14 +192,15 @@ describe('one document', () => {
 });
 
 describe('pg-ensure check', () => {
-    const run = (url: string, ...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> => new Promise((resolve) => {
-        execFile(process.execPath, [builtCli, 'check', ...args], { env: { ...process.env, DATABASE_URL: url } }, (error, stdout, stderr) => {
+    const command = (urls: Record<string, string>, ...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> => new Promise((resolve) => {
+        execFile(process.execPath, [builtCli, ...args], { env: { ...process.env, ...urls } }, (error, stdout, stderr) => {
             resolve({ code: error ? Number(error.code) : 0, stdout, stderr });
         });
     });
+    const run = (url: string, ...args: string[]) => command({ DATABASE_URL: url }, 'check', ...args);
 
     test('--roles and --budget: exit code 14 with findings, 0 without; --json', () =>
-        withRoles(['dba'], async ({ dba }, { role, database: { admin } }) => {
+        withRoles(['dba'], async ({ dba }, { role, database: { admin, url } }) => {
             const folder = mkdtempSync(join(tmpdir(), 'pg-ensure-check-'));
             try {
                 await dba.run(objects);
@@ -208,6 +212,8 @@ describe('pg-ensure check', () => {
                 const differing = await run(admin, '--roles', roles);
                 expect(differing.code).toBe(14);
                 expect(differing.stdout).toContain(`role ${role('app')}`);
+                const missing = await command({ DATABASE_URL: admin, MIGRATION_DATABASE_URL: url }, 'check', '--roles', roles, '--json');
+                expect(JSON.parse(missing.stdout)).toContainEqual(expect.objectContaining({ object: 'owner of schema app', missing: 'SUPERUSER' }));
                 await dba.run(ensure(documentOf(role)));
                 expect(await run(admin, '--roles', roles)).toMatchObject({ code: 0, stdout: expect.stringContaining('(0 rows)') as string });
                 const budget = await run(admin, '--budget', file('pools.json', { [role('app')]: { pool: 500 } }), '--json');
@@ -220,6 +226,20 @@ describe('pg-ensure check', () => {
                 expect(await run(admin, '--roles', file('unknown.json', { rules: [] }))).toMatchObject({ code: 1, stdout: '' });
             } finally {
                 rmSync(folder, { recursive: true });
+            }
+        }));
+
+    test('pg-ensure run tells what it runs without the verifier; --dry-run, which is to be carried out, has it', () =>
+        withRoles(['dba'], async ({ dba }, { role, database: { admin } }) => {
+            const spec = { roles: [{ role_name: role('app'), login: true, password_verifier: verifier }] };
+            const query = `select * from ensure.plan_roles_v1(${literal(spec)})`;
+            expect((await command({ DATABASE_URL: admin }, 'run', '--dry-run', query)).stdout).toContain(verifier);
+            for (const options of [[], ['--json']]) {
+                const { code, stdout, stderr } = await command({ DATABASE_URL: admin }, 'run', ...options, query);
+                expect(code).toBe(0);
+                expect(stdout + stderr).not.toContain('SCRAM');
+                expect(stdout + stderr).toContain('password …');
+                await dba.run(`drop role "${role('app')}"`);
             }
         }));
 });

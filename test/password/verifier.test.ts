@@ -1,6 +1,7 @@
 import { expect, test, type TestContext } from 'vitest';
 import { dirname, join } from 'node:path';
 import saslprep from '@mongodb-js/saslprep';
+import { readPassword } from '../../scripts/password/read.js';
 import { prepared } from '../../scripts/password/saslprep.js';
 import * as ours from '../../scripts/password/verifier.js';
 import { derive, fits, newVerifier, parsedVerifier, spelled } from '../../scripts/password/verifier.js';
@@ -74,4 +75,13 @@ test('each has a salt of its own of 16 bytes; what is no SCRAM verifier fits not
     expect(parsedVerifier(one)).toMatchObject({ iterations: 4096, salt: expect.objectContaining({ length: 16 }) as Buffer });
     expect([await fits(one, password), await fits(one, password, 4096), await fits(one, password, 4097)]).toEqual([true, true, false]);
     for (const none of [null, '', 'md5d2f3', one.slice(1), `${one}=`]) expect(await fits(none, password)).toBe(false);
+});
+
+test('what Node has read of bytes that are no UTF-8 is not the password: refused', async () => {
+    process.env.PASSWORD_OF_TEST = 'a\uFFFDb';
+    try {
+        await expect(readPassword('app', 'PASSWORD_OF_TEST')).rejects.toMatchObject({ exitCode: 2, message: expect.stringContaining('pipe the password in') as string });
+    } finally {
+        delete process.env.PASSWORD_OF_TEST;
+    }
 });
