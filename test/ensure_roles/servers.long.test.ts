@@ -1,11 +1,12 @@
 import { describe, expect, test } from 'vitest';
 import { isolationLevels, stampede } from '../../scripts/harness/stampede.js';
 import { withSessions } from '../../scripts/harness/sessions.js';
-import { expectError, pooled, surroundings } from '../context.js';
+import { expectError, major, pooled, surroundings } from '../context.js';
 import { install } from '../install.js';
 import { withStandby } from '../standby.js';
 import { withRoles } from '../ensure_role/roles.js';
 
+const reserved = major >= 16 ? 4 : 0; // reserved_connections came with 16
 const literal = (value: unknown): string => `'${JSON.stringify(value)}'`;
 const ensure = (spec: unknown): string => `select * from ensure.ensure_roles_v1(${literal(spec)}, max_wait => '60 s')`;
 const documentOf = (owner: string, reader: string) => ({
@@ -15,11 +16,20 @@ const documentOf = (owner: string, reader: string) => ({
 
 test('what holds is answered on a streaming standby, checked and planned; what differs is 25006 there', async (context) => {
     if (!surroundings.embedded) context.skip('needs a primary and a standby of its own; DATABASE_URL is set');
-    await withStandby({}, async ({ primary: { url }, standby: { url: copy }, caughtUp }) => {
+    await withStandby(reserved ? { reserved_connections: String(reserved) } : {}, async ({ primary: { url }, standby: { url: copy }, caughtUp }) => {
         await install(url);
         const spec = { ...documentOf('owner', 'reader'), owners: [{ new_owner: 'owner', schemas: ['app'] }] };
         await withSessions(url, ['primary'], ({ primary }) => primary.run('create schema app; create table app.t (x int)'));
-        await withSessions(url, ['primary'], ({ primary }) => primary.run(ensure(spec)));
+        await withSessions(url, ['primary'], async ({ primary }) => {
+            await primary.run(ensure(spec));
+            const [{ most }] = await primary.run("select current_setting('max_connections')::int as most") as [{ most: number }];
+            const room = most - 3 - reserved; // superuser_reserved_connections is 3
+            for (const [reader, finding] of [[room - 3, 'ok'], [room - 2, 'over-committed']] as const) { // the owner has a limit of 3
+                expect((await primary.run(`select finding, detail from ensure.check_connection_budget_v1('{"reader": ${reader}}')`)).at(-1)).toEqual({
+                    finding, detail: `${room} of ${most} connections are for these roles (3 kept by superuser_reserved_connections, ${reserved} by reserved_connections)`,
+                });
+            }
+        });
         await caughtUp();
         await withSessions(copy, ['standby'], async ({ standby }) => {
             for (const isolation of ['read committed', 'repeatable read']) {
