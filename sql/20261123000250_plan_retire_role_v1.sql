@@ -1,4 +1,59 @@
 -- migrate:up
+create function ensure._drop_owned_v1(
+    role_oid oid
+)
+returns text
+language sql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _drop_owned_v1: statements of PL/pgSQL that run DROP OWNED BY, and raise when it drops objects.
+--
+-- Returns  what drops default privileges, user mappings, policies and memberships alone. Nothing
+--          keeps others from giving the role an object between a look and DROP OWNED: what was
+--          dropped is what this session came to hold ACCESS EXCLUSIVE on, and is gone
+select format($do$
+    declare
+        v_held pg_catalog.text[];
+        v_owns boolean;
+    begin
+        select exists (
+            select from pg_shdepend as s
+            where s.refclassid = 'pg_authid'::regclass and s.refobjid = %1$s and s.deptype = 'o'
+              and s.dbid in (0, (select d.oid from pg_database as d
+                                 where d.datname = current_database()))
+              and s.classid not in ('pg_default_acl'::regclass, 'pg_user_mapping'::regclass))
+        into v_owns;
+        if not v_owns then
+            v_held := array(select concat_ws(' ', l.relation, l.classid, l.objid)
+                            from pg_locks as l
+                            where l.pid = pg_backend_pid() and l.mode = 'AccessExclusiveLock');
+            execute %2$L;
+            select exists (
+                select from pg_locks as l
+                where l.pid = pg_backend_pid() and l.mode = 'AccessExclusiveLock'
+                  and concat_ws(' ', l.relation, l.classid, l.objid) <> all (v_held)
+                  and (l.locktype = 'relation'
+                       and not exists (select from pg_class as c where c.oid = l.relation)
+                       or l.locktype = 'object'
+                          and l.classid not in ('pg_default_acl'::regclass, 'pg_policy'::regclass,
+                                                'pg_user_mapping'::regclass,
+                                                'pg_auth_members'::regclass))) into v_owns;
+        end if;
+        if v_owns then
+            raise exception using
+                errcode = 'dependent_objects_still_exist',
+                message = %3$L,
+                hint = 'Ask ensure.plan_retire_role_v1 again: it moves them first.';
+        end if;
+    end;$do$, role_oid, format('drop owned by %I', pg_get_userbyid(role_oid)),
+              format('role "%s" still owns objects', pg_get_userbyid(role_oid)))
+$fn$;
+
+comment on function ensure._drop_owned_v1(oid) is
+    'Statements of PL/pgSQL that run DROP OWNED BY, and raise when it drops objects.';
+
 create function ensure._retire_elsewhere_v1(
     role_oid oid,
     heir name
@@ -11,8 +66,8 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 -- _retire_elsewhere_v1: for each other database, a statement that moves and purges all there.
 --
--- Returns  statements that fail in another database, and where others have privileges from the role
---          alone: those DROP OWNED would revoke
+-- Returns  statements that fail in another database, where others have privileges from the role
+--          alone: those DROP OWNED would revoke, and where the role has come to own something
 select d.datname,
        ensure._only_here_v1(d.datname, format($do$
     execute %L;
@@ -40,7 +95,7 @@ select d.datname,
             message = %L,
             hint = 'Run the rows of ensure.plan_retire_role_v1 here: they grant these again first.';
     end if;
-    execute %L;
+    %s
     if exists (
         select from pg_catalog.pg_shdepend as s
         where s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass and s.refobjid = %s
@@ -56,7 +111,7 @@ select d.datname,
                 then 'union all select r.paracl from pg_catalog.pg_parameter_acl as r' end,
            role_oid, format('others have privileges here that only role "%s" granted',
                   pg_get_userbyid(role_oid)),
-           format('drop owned by %I', pg_get_userbyid(role_oid)), role_oid,
+           ensure._drop_owned_v1(role_oid), role_oid,
            format('role "%s" has something here that DROP OWNED leaves',
                   pg_get_userbyid(role_oid)))),
        format('%s there depend on role %I; ensure.plan_retire_role_v1, called there, has a'
@@ -92,37 +147,25 @@ as $fn$
 --
 -- Returns  no row when DROP OWNED BY would change nothing: the owners' grants are all that it
 --          revokes. The statement fails in another database, where the role owns something that
---          DROP OWNED would drop, and where this role may revoke nothing of it
+--          DROP OWNED would drop or has dropped, and where this role may revoke nothing of it
 select ensure._only_here_v1(current_database(), format($do$
     declare
         v_before bigint;
         v_after bigint;
     begin
-        if exists (
-            select from pg_shdepend as s
-            where s.refclassid = 'pg_authid'::regclass and s.refobjid = %1$s and s.deptype = 'o'
-              and s.dbid in (0, (select d.oid from pg_database as d
-                                 where d.datname = current_database()))
-              and s.classid not in ('pg_default_acl'::regclass, 'pg_user_mapping'::regclass)) then
-            raise exception using
-                errcode = 'dependent_objects_still_exist',
-                message = %2$L,
-                hint = 'Ask ensure.plan_retire_role_v1 again: it moves them first.';
-        end if;
         select count(*) into v_before from pg_shdepend as s
         where s.refclassid = 'pg_authid'::regclass and s.refobjid = %1$s;
-        execute %3$L;
+        %2$s
         select count(*) into v_after from pg_shdepend as s
         where s.refclassid = 'pg_authid'::regclass and s.refobjid = %1$s;
         if v_after = v_before and not (select r.rolsuper from pg_roles as r
                                           where r.rolname = current_user) then
             raise exception using
                 errcode = 'insufficient_privilege',
-                message = %4$L,
+                message = %3$L,
                 hint = 'Run it as a superuser, or revoke them as the owners of what they are on.';
         end if;
-    end;$do$, role_oid, format('role "%s" still owns objects', pg_get_userbyid(role_oid)),
-           format('drop owned by %I', pg_get_userbyid(role_oid)),
+    end;$do$, role_oid, ensure._drop_owned_v1(role_oid),
            format('this role may not revoke what role "%s" has', pg_get_userbyid(role_oid)))),
        format('its privileges, default privileges, user mappings and places in policies: %s',
               count(*))
@@ -324,3 +367,4 @@ drop function ensure._retire_steps_v1(oid, name);
 drop function ensure._retire_last_v1(oid);
 drop function ensure._retire_purge_v1(oid);
 drop function ensure._retire_elsewhere_v1(oid, name);
+drop function ensure._drop_owned_v1(oid);
