@@ -167,14 +167,15 @@ select ensure._only_here_v1(current_database(), format($do$
         end if;
     end;$do$, role_oid, ensure._drop_owned_v1(role_oid),
            format('this role may not revoke what role "%s" has', pg_get_userbyid(role_oid)))),
-       format('its privileges, default privileges, user mappings and places in policies: %s',
-              count(*))
+       format('its privileges, default privileges, user mappings, places in policies and'
+              ' memberships that it granted: %s', count(*))
 from pg_shdepend as s
 where s.refclassid = 'pg_authid'::regclass and s.refobjid = role_oid
   and s.dbid in (0, (select d.oid from pg_database as d where d.datname = current_database()))
   and (s.deptype <> 'o'
        or s.classid in ('pg_default_acl'::regclass, 'pg_user_mapping'::regclass))
-  and (s.deptype <> 'a' or s.classid = 'pg_default_acl'::regclass
+  and (s.deptype <> 'a'
+       or s.classid in ('pg_default_acl'::regclass, 'pg_auth_members'::regclass)
        or exists (select from ensure._role_privileges_v1(role_oid) as h
                   where (h.class, h.object, h.part) = (s.classid, s.objid, s.objsubid)
                     and h.grantee = role_oid and h.grantor = h.owner))
@@ -259,7 +260,9 @@ begin
     end if;
     return query
     select format('alter role %I nologin connection limit 0', c_name), null, 'keeps it from coming'
-           ' back; sessions that it has go on', current_database(), c_may.missing, c_may.remedy
+           ' back; sessions that it has go on'
+               || coalesce('; later rows take ' || c_lacks || ': ' || c_gives, ''),
+           current_database(), c_may.missing, c_may.remedy
     from pg_roles as r where r.oid = role_oid and (r.rolcanlogin or r.rolconnlimit <> 0);
     if found then
         return;
@@ -287,7 +290,7 @@ begin
         return;
     end if;
     return query
-    select g.statement, null::text, g.why, current_database(), null::text, null::text
+    select g.statement, null::text, g.why, current_database(), g.missing, g.remedy
     from ensure._retire_grants_v1(role_oid) as g;
     if found then
         return;
