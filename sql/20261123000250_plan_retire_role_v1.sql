@@ -354,6 +354,7 @@ as $fn$
 --          42704  no such role as reassign_to
 --          55006  this session is the role's
 -- Locks    none. The statements: ACCESS EXCLUSIVE on one relation each, in another database on all
+-- Races    what the role comes to own while a statement runs is never dropped: the statement fails
 -- Rights   any role may ask
 select (row_number() over ())::integer, s.statement, true, s.locks,
        concat_ws('; ', s.why, 'this role lacks ' || s.missing,
