@@ -8,11 +8,12 @@ stable
 security invoker
 set search_path = pg_catalog, pg_temp
 as $fn$
--- _drop_owned_v1: statements of PL/pgSQL that run DROP OWNED BY, and raise when it drops objects.
+-- _drop_owned_v1: statements of PL/pgSQL that run DROP OWNED BY, or raise where others would lose.
 --
--- Returns  what drops default privileges, user mappings, policies and memberships alone. Nothing
---          keeps others from giving the role an object between a look and DROP OWNED: what was
---          dropped is what this session came to hold ACCESS EXCLUSIVE on, and is gone
+-- Returns  statements that raise where the role owns something, and where others have privileges or
+--          memberships from it alone. No lock keeps others from giving it an object between that
+--          look and DROP OWNED: what was dropped is what this session came to hold ACCESS EXCLUSIVE
+--          on, and is gone. Policies, default privileges and user mappings are to go
 select format($do$
     declare
         v_held pg_catalog.text[];
@@ -26,6 +27,33 @@ select format($do$
               and s.classid not in ('pg_default_acl'::regclass, 'pg_user_mapping'::regclass))
         into v_owns;
         if not v_owns then
+            if exists (
+                select from (select c.relacl as acl from pg_class as c
+                             union all select t.attacl from pg_attribute as t
+                                       where not t.attisdropped -- which keeps it before 18
+                             union all select p.proacl from pg_proc as p
+                             union all select n.nspacl from pg_namespace as n
+                             union all select t.typacl from pg_type as t
+                             union all select l.lomacl from pg_largeobject_metadata as l
+                             union all select v.srvacl from pg_foreign_server as v
+                             union all select w.fdwacl from pg_foreign_data_wrapper as w
+                             union all select l.lanacl from pg_language as l
+                             union all select d.datacl from pg_database as d
+                             union all select e.spcacl from pg_tablespace as e
+                             %4$s) as o
+                cross join aclexplode(o.acl) as a
+                where a.grantor = %1$s and a.grantee <> a.grantor
+                  and not exists (select from aclexplode(o.acl) as b
+                                  where b.grantor <> a.grantor and b.grantee = a.grantee
+                                    and b.privilege_type = a.privilege_type
+                                    and b.is_grantable >= a.is_grantable)
+                %5$s) then
+                raise exception using
+                    errcode = 'dependent_objects_still_exist',
+                    message = %6$L,
+                    hint = 'Run the rows of ensure.plan_retire_role_v1 here: they grant these again'
+                           ' first.';
+            end if;
             v_held := array(select concat_ws(' ', l.relation, l.classid, l.objid)
                             from pg_locks as l
                             where l.pid = pg_backend_pid() and l.mode = 'AccessExclusiveLock');
@@ -48,11 +76,24 @@ select format($do$
                 hint = 'Ask ensure.plan_retire_role_v1 again: it moves them first.';
         end if;
     end;$do$, role_oid, format('drop owned by %I', pg_get_userbyid(role_oid)),
-              format('role "%s" still owns objects', pg_get_userbyid(role_oid)))
+              format('role "%s" still owns objects', pg_get_userbyid(role_oid)),
+              case when to_regclass('pg_parameter_acl') is not null
+                   then 'union all select r.paracl from pg_parameter_acl as r' end,
+              case when current_setting('server_version_num')::integer >= 160000
+                   then format($or$union all
+                select from pg_auth_members as m
+                where m.grantor = %1$s and m.member <> %1$s and m.roleid <> %1$s
+                  and not exists (select from pg_auth_members as b
+                                  where b.roleid = m.roleid and b.member = m.member
+                                    and b.grantor <> %1$s and b.admin_option >= m.admin_option
+                                    and b.inherit_option >= m.inherit_option
+                                    and b.set_option >= m.set_option)$or$, role_oid) end,
+              format('others have privileges here that only role "%s" granted',
+                     pg_get_userbyid(role_oid)))
 $fn$;
 
 comment on function ensure._drop_owned_v1(oid) is
-    'Statements of PL/pgSQL that run DROP OWNED BY, and raise when it drops objects.';
+    'Statements of PL/pgSQL that run DROP OWNED BY, or raise where others would lose.';
 
 create function ensure._retire_elsewhere_v1(
     role_oid oid,
@@ -67,34 +108,10 @@ as $fn$
 -- _retire_elsewhere_v1: for each other database, a statement that moves and purges all there.
 --
 -- Returns  statements that fail in another database, where others have privileges from the role
---          alone: those DROP OWNED would revoke, and where the role has come to own something
+--          alone, which DROP OWNED would revoke, and where the role has come to own something
 select d.datname,
        ensure._only_here_v1(d.datname, format($do$
     execute %L;
-    if exists (
-        select from (select c.relacl as acl from pg_catalog.pg_class as c
-                     union all select t.attacl from pg_catalog.pg_attribute as t
-                     union all select p.proacl from pg_catalog.pg_proc as p
-                     union all select n.nspacl from pg_catalog.pg_namespace as n
-                     union all select t.typacl from pg_catalog.pg_type as t
-                     union all select l.lomacl from pg_catalog.pg_largeobject_metadata as l
-                     union all select v.srvacl from pg_catalog.pg_foreign_server as v
-                     union all select w.fdwacl from pg_catalog.pg_foreign_data_wrapper as w
-                     union all select l.lanacl from pg_catalog.pg_language as l
-                     union all select d.datacl from pg_catalog.pg_database as d
-                     union all select e.spcacl from pg_catalog.pg_tablespace as e
-                     %s) as o
-        cross join pg_catalog.aclexplode(o.acl) as a
-        where a.grantor = %s and a.grantee <> a.grantor
-          and not exists (select from pg_catalog.aclexplode(o.acl) as b
-                          where b.grantor <> a.grantor and b.grantee = a.grantee
-                            and b.privilege_type = a.privilege_type
-                            and b.is_grantable >= a.is_grantable)) then
-        raise exception using
-            errcode = 'dependent_objects_still_exist',
-            message = %L,
-            hint = 'Run the rows of ensure.plan_retire_role_v1 here: they grant these again first.';
-    end if;
     %s
     if exists (
         select from pg_catalog.pg_shdepend as s
@@ -107,10 +124,6 @@ select d.datname,
             hint = 'Run the rows of ensure.plan_retire_role_v1 here: they have a statement for it.';
     end if;$do$,
            format('reassign owned by %I to %I', pg_get_userbyid(role_oid), heir),
-           case when to_regclass('pg_parameter_acl') is not null
-                then 'union all select r.paracl from pg_catalog.pg_parameter_acl as r' end,
-           role_oid, format('others have privileges here that only role "%s" granted',
-                  pg_get_userbyid(role_oid)),
            ensure._drop_owned_v1(role_oid), role_oid,
            format('role "%s" has something here that DROP OWNED leaves',
                   pg_get_userbyid(role_oid)))),
@@ -146,8 +159,8 @@ as $fn$
 -- _retire_purge_v1: the statement that takes the role out of ACLs, policies and defaults here.
 --
 -- Returns  no row when DROP OWNED BY would change nothing: the owners' grants are all that it
---          revokes. The statement fails in another database, where the role owns something that
---          DROP OWNED would drop or has dropped, and where this role may revoke nothing of it
+--          revokes. The statement fails in another database, where DROP OWNED would drop objects,
+--          or revoke what others have, and where this role may revoke nothing of it
 select ensure._only_here_v1(current_database(), format($do$
     declare
         v_before bigint;
@@ -354,7 +367,9 @@ as $fn$
 --          42704  no such role as reassign_to
 --          55006  this session is the role's
 -- Locks    none. The statements: ACCESS EXCLUSIVE on one relation each, in another database on all
--- Races    what the role comes to own while a statement runs is never dropped: the statement fails
+-- Races    what the role comes to own while a statement runs is never dropped: the statement fails.
+--          So it does when the role granted more since the plan; only what commits between that
+--          look and DROP OWNED is revoked
 -- Rights   any role may ask
 select (row_number() over ())::integer, s.statement, true, s.locks,
        concat_ws('; ', s.why, 'this role lacks ' || s.missing,

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { withConnection } from '../../scripts/connection.js';
 import { at } from '../../scripts/harness/databases.js';
 import { withSessions, type Session } from '../../scripts/harness/sessions.js';
-import { surroundings } from '../context.js';
+import { expectError, major, surroundings } from '../context.js';
 import { as, withRoles, type Roles } from '../ensure_role/roles.js';
 import { withoutGuard } from '../mutate.js';
 
@@ -121,5 +121,63 @@ describe('what the role comes to own between the look at it and DROP OWNED is no
             await dba.run('commit');
             expect(await dba.run("select polname::text as name from pg_policy where polrelid = 's.t'::regclass")).toEqual([{ name: 'shared' }]);
             expect(await plan(dba, roles)).toEqual([`drop role ${role('x')}`]);
+        }));
+});
+
+describe('what bob, as x, granted after the plan was made', () => {
+    const granted = ({ role }: Roles): [string, string][] => [
+        ['select on s.t', `select has_table_privilege('${role('eve')}', 's.t', 'SELECT') as has`],
+        ...major < 16 ? [] : [[`"${role('group')}"`, `select pg_has_role('${role('eve')}', '${role('group')}', 'MEMBER') as has`] as [string, string]],
+    ];
+    const setUp = ({ dba }: People, { role }: Roles): Promise<unknown> => dba.run(`create role "${role('eve')}"; create role "${role('group')}"; grant "${role('group')}" to "${role('x')}" with admin option;
+        create table s.t (); grant select on s.t to "${role('x')}" with grant option`);
+
+    test.each(['here', 'elsewhere'])('stays: the row refuses, %s, and the next plan has rows that grant it again', (kind) =>
+        withOther(async (first, other, roles) => {
+            await setUp(other, roles);
+            for (const [what, has] of granted(roles)) {
+                const row = (await plan(kind === 'here' ? other.dba : first, roles)).at(-1) ?? '';
+                await as(other.dev, roles.role('bob'), () => other.dev.run(precious(roles, `grant ${what} to "${roles.role('eve')}"`)));
+                expect(expectError(await other.dba.attempt(row), '2BP01').hint).toMatch(/they grant these again/);
+                const [again = ''] = await plan(other.dba, roles);
+                await other.dba.run(again);
+                expect(again).toMatch(/^grant /);
+                expect(await other.dba.run(has)).toEqual([{ has: true }]);
+            }
+            const row = (await plan(kind === 'here' ? other.dba : first, roles)).at(-1) ?? '';
+            await other.dba.run(row);
+            for (const [, has] of granted(roles)) expect(await other.dba.run(has)).toEqual([{ has: true }]);
+        }));
+
+    test('negative control: without the look at it, it is lost', () =>
+        withOther(async (_first, other, roles) => {
+            await setUp(other, roles);
+            await withoutGuard(other.dba, '_drop_owned_v1', 'a.grantor = %1$s', 'false');
+            if (major >= 16) await withoutGuard(other.dba, '_drop_owned_v1', 'm.grantor = %1$s', 'false');
+            const [row = ''] = await plan(other.dba, roles);
+            for (const [what] of granted(roles)) await other.dba.run(precious(roles, `grant ${what} to "${roles.role('eve')}"`));
+            await other.dba.run(row);
+            for (const [, has] of granted(roles)) expect(await other.dba.run(has)).toEqual([{ has: false }]);
+        }));
+});
+
+describe('what the role granted on a column that is dropped since', () => {
+    const made = ({ role }: Roles): string => `create table s.t (a int, b int); grant select on s.t to "${role('x')}"; grant select (a) on s.t to "${role('x')}" with grant option;
+        set role "${role('x')}"; grant select (a) on s.t to "${role('bob')}"; reset role; alter table s.t drop column a`;
+
+    test('does not keep the row from its work', () =>
+        withOther(async (first, { dba }, roles) => {
+            await dba.run(made(roles));
+            const [row = ''] = await plan(first, roles);
+            expect((await dba.attempt(row)).code).toBe('ok');
+        }));
+
+    test('negative control: where the server keeps it, it does', () =>
+        withOther(async (first, { dba }, roles) => {
+            await dba.run(made(roles));
+            const [kept] = await dba.run("select attacl is not null as there from pg_attribute where attrelid = 's.t'::regclass and attnum = 1");
+            await withoutGuard(first, '_drop_owned_v1', 'where not t.attisdropped', 'where true');
+            const [row = ''] = await plan(first, roles);
+            expect((await dba.attempt(row)).code).toBe(kept?.there ? '2BP01' : 'ok');
         }));
 });
