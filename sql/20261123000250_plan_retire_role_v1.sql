@@ -181,7 +181,11 @@ select ensure._only_here_v1(current_database(), format($do$
     end;$do$, role_oid, ensure._drop_owned_v1(role_oid),
            format('this role may not revoke what role "%s" has', pg_get_userbyid(role_oid)))),
        format('its privileges, default privileges, user mappings, places in policies and'
-              ' memberships that it granted: %s', count(*))
+              ' memberships that it granted: %s', count(*)) || coalesce((
+           select '; the owner or a superuser revokes what is on objects of '
+                  || string_agg(distinct quote_ident(pg_get_userbyid(h.owner)), ', ')
+           from ensure._role_privileges_v1(role_oid) as h
+           where h.grantee = role_oid and not pg_has_role(h.owner, 'USAGE')), '')
 from pg_shdepend as s
 where s.refclassid = 'pg_authid'::regclass and s.refobjid = role_oid
   and s.dbid in (0, (select d.oid from pg_database as d where d.datname = current_database()))
