@@ -176,6 +176,10 @@ select s.classid, s.objid, s.objsubid, ensure._acl_owner_v1(s.classid, s.objid),
             then 'parameter ' || (select string_agg(quote_ident(n.part), '.' order by n.place)
                                   from string_to_table(i.identity, '.')
                                        with ordinality as n (part, place))
+            when i.type = 'procedure' -- OUT says which of two it is
+            then (select format('procedure %s.%I(%s)', i.schema, p.proname,
+                                ensure._arguments_v1(p.oid))
+                  from pg_proc as p where p.oid = s.objid)
             else concat(case when s.classid = 'pg_proc'::regclass then 'routine'
                              when i.type = 'server' then 'foreign server'
                              else replace(i.type, '-', ' ') end, ' ', i.identity)
@@ -198,7 +202,7 @@ comment on function ensure._role_privileges_v1(oid) is
 create function ensure._retire_grants_v1(
     role_oid oid
 )
-returns table (statement text, why text)
+returns table (statement text, why text, missing text, remedy text)
 language sql
 stable
 security invoker
@@ -206,13 +210,42 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 -- _retire_grants_v1: what others have from this role alone, and DROP OWNED BY it would revoke.
 --
--- Returns  memberships from 16 on, and privileges on what is another role's in this database
+-- Returns  memberships from 16 on, and privileges on what is another role's in this database; last
+--          what this role may not grant, such as ADMIN to whom it has its own from, or to itself
 with held as materialized (select h.* from ensure._role_privileges_v1(role_oid) as h)
 select format('grant %I to %I with admin %s, inherit %s, set %s', pg_get_userbyid(m.roleid),
               pg_get_userbyid(m.member), m.admin_option::text, o.inherit::text, o.set::text),
        format('membership of role %I in %I, that %I granted', pg_get_userbyid(m.member),
-              pg_get_userbyid(m.roleid), pg_get_userbyid(role_oid))
+              pg_get_userbyid(m.roleid), pg_get_userbyid(role_oid)),
+       l.missing,
+       case when l.missing like 'ADMIN %'
+            then format('grant %I to %I with admin option', pg_get_userbyid(m.roleid),
+                        current_user) end
 from pg_auth_members as m
+cross join lateral (
+    select case
+        when ensure._superuser_v1() then null
+        when not exists (select from pg_auth_members as a
+                         where a.roleid = m.roleid and a.admin_option and a.member <> role_oid
+                           and pg_has_role(a.member, 'USAGE'))
+            then format('ADMIN on role %I', pg_get_userbyid(m.roleid))
+        when m.admin_option and not exists (
+                with recursive admins as (
+                    select a.member from pg_auth_members as a
+                    where a.roleid = m.roleid and a.admin_option and a.grantor = 10
+                      and a.member <> m.member
+                    union
+                    select a.member from pg_auth_members as a
+                    join admins as b on b.member = a.grantor
+                    where a.roleid = m.roleid and a.admin_option and a.member <> m.member)
+                select from admins as a
+                where a.member <> role_oid and pg_has_role(a.member, 'USAGE')
+                  and (pg_get_userbyid(a.member) = current_user -- who grants it, if he may
+                       or not exists (select from pg_auth_members as b
+                                      where b.roleid = m.roleid and b.admin_option
+                                        and pg_get_userbyid(b.member) = current_user)))
+            then format('SUPERUSER: ADMIN cannot be granted back to role %I',
+                        pg_get_userbyid(m.member)) end as missing) as l
 cross join lateral (select (to_jsonb(m) ->> 'inherit_option')::boolean as inherit,
                            (to_jsonb(m) ->> 'set_option')::boolean as set) as o
 where m.grantor = role_oid and o.set is not null and m.member <> role_oid and m.roleid <> role_oid
@@ -226,10 +259,22 @@ union all
 select format('grant %s on %s to %s%s', h.privilege, h.target, g.grantee,
               case when h.is_grantable then ' with grant option' else '' end),
        format('%s on %s for %s, that %I granted', h.privilege, h.target, g.grantee,
-              pg_get_userbyid(role_oid))
+              pg_get_userbyid(role_oid)),
+       case when not l.lacks then null
+            when r.rolsuper then 'SUPERUSER'
+            else format('the rights of role %I', r.rolname) end,
+       case when l.lacks and not r.rolsuper
+            then format('grant %I to %I', r.rolname, current_user) end
 from held as h
 cross join lateral (select case when h.grantee = 0 then 'public'
                                 else quote_ident(pg_get_userbyid(h.grantee)) end as grantee) as g
+join pg_roles as r on r.oid = h.owner
+cross join lateral (
+    select not pg_has_role(h.owner, 'USAGE') and not exists (
+        select from held as b
+        where (b.class, b.object, b.part) = (h.class, h.object, h.part) and b.is_grantable
+          and b.privilege = h.privilege and role_oid not in (b.grantor, b.grantee)
+          and pg_has_role(b.grantee, 'USAGE')) as lacks) as l
 where h.grantor = role_oid and h.grantee <> role_oid
   and h.owner <> role_oid -- what it owns takes them along
   and not exists (
@@ -237,7 +282,7 @@ where h.grantor = role_oid and h.grantee <> role_oid
       where (b.class, b.object, b.part) = (h.class, h.object, h.part) and b.grantee = h.grantee
         and b.privilege = h.privilege and b.grantor <> role_oid
         and b.is_grantable >= h.is_grantable)
-order by 1
+order by 3 nulls first, 1
 $fn$;
 
 comment on function ensure._retire_grants_v1(oid) is

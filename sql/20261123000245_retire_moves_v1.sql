@@ -60,8 +60,10 @@ as $fn$
 --
 -- Returns  what others than the owner granted to the role, and what it granted and may still grant
 --          as a member of another one: only the grantor can revoke that. Not what was granted by
---          one who has come to have the owner's rights: REVOKE would be the owner's then
-select ensure._only_here_v1(current_database(), format($do$
+--          one who has come to have the owner's rights: REVOKE would be the owner's then. And what
+--          it granted on columns, with a grant option that it had, or has, on the table alone: with
+--          one on the column REVOKE … CASCADE takes it
+(select ensure._only_here_v1(current_database(), format($do$
     declare
         v_role text := current_setting('role');
     begin
@@ -102,7 +104,32 @@ where (h.grantee = role_oid and h.grantor not in (h.owner, role_oid)
                         and b.privilege = h.privilege and b.is_grantable and b.grantee <> role_oid
                         and b.grantee <> 0 and pg_has_role(role_oid, b.grantee, 'USAGE')))
   and not pg_has_role(h.grantor, h.owner, 'USAGE')
-order by h.target, h.privilege, g.name
+order by h.grantor <> role_oid, -- while it has its own grant options it is who revokes
+         h.target, h.privilege, g.name)
+union all
+(select ensure._only_here_v1(current_database(), format(
+           'execute %L; execute %L;',
+           format('grant %s on %s to %I with grant option', h.privilege, h.target, g.role),
+           format('revoke %s on %s from %I cascade', h.privilege, h.target, g.role))),
+       format('%s on %s for %s, that %I granted', h.privilege, h.target,
+              string_agg(case when h.grantee = 0 then 'public'
+                              else quote_ident(pg_get_userbyid(h.grantee)) end, ', '
+                         order by h.grantee), g.role),
+       case when pg_has_role(h.owner, 'USAGE') then null
+            when r.rolsuper then 'SUPERUSER'
+            else format('the rights of role %I', r.rolname) end,
+       case when not r.rolsuper then format('grant %I to %I', r.rolname, current_user) end
+from ensure._role_privileges_v1(role_oid) as h
+cross join pg_get_userbyid(role_oid) as g (role)
+join pg_roles as r on r.oid = h.owner
+where h.class = 'pg_class'::regclass and h.part > 0 and h.grantor = role_oid
+  and h.grantee <> role_oid and h.owner <> role_oid
+  and not exists (select from ensure._role_privileges_v1(role_oid) as b
+                  where (b.class, b.object, b.part) = (h.class, h.object, h.part)
+                    and b.privilege = h.privilege and b.is_grantable and b.grantee <> 0
+                    and pg_has_role(role_oid, b.grantee, 'USAGE'))
+group by h.privilege, h.target, h.owner, g.role, r.rolname, r.rolsuper
+order by h.target, h.privilege)
 $fn$;
 
 comment on function ensure._retire_revokes_v1(oid) is
@@ -153,7 +180,11 @@ with o as materialized (
              else d.statement end,
         'ACCESS EXCLUSIVE on ' || case when o.class = 'pg_class'::regclass then o.identity end
             || case when o.kind in ('r', 'p') then ', its indexes and sequences' else '' end,
-        concat_ws('; ', d.described, 'this role lacks ' || l.missing, 'first run ' || l.remedy, case
+        concat_ws('; ', d.described, case
+            when o.class = 'pg_proc'::regclass
+                 and (select p.prosecdef from pg_proc as p where p.oid = o.object)
+            then format('SECURITY DEFINER: it runs as role %I from now on', heir) end,
+                  'this role lacks ' || l.missing, 'first run ' || l.remedy, case
             when not (select r.rolsuper from pg_roles as r where r.rolname = heir)
                  and (o.class in ('pg_event_trigger'::regclass, 'pg_foreign_data_wrapper'::regclass)
                       or o.class = 'pg_subscription'::regclass

@@ -1,4 +1,100 @@
 -- migrate:up
+create function ensure._drop_owned_v1(
+    role_oid oid
+)
+returns text
+language sql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _drop_owned_v1: statements of PL/pgSQL that run DROP OWNED BY, or raise where others would lose.
+--
+-- Returns  statements that raise where the role owns something, and where others have privileges or
+--          memberships from it alone. No lock keeps others from giving it an object between that
+--          look and DROP OWNED: what was dropped is what this session came to hold ACCESS EXCLUSIVE
+--          on, and is gone. Policies, default privileges and user mappings are to go
+select format($do$
+    declare
+        v_held pg_catalog.text[];
+        v_owns boolean;
+    begin
+        select exists (
+            select from pg_shdepend as s
+            where s.refclassid = 'pg_authid'::regclass and s.refobjid = %1$s and s.deptype = 'o'
+              and s.dbid in (0, (select d.oid from pg_database as d
+                                 where d.datname = current_database()))
+              and s.classid not in ('pg_default_acl'::regclass, 'pg_user_mapping'::regclass))
+        into v_owns;
+        if not v_owns then
+            if exists (
+                select from (select c.relacl as acl from pg_class as c
+                             union all select t.attacl from pg_attribute as t
+                                       where not t.attisdropped -- which keeps it before 18
+                             union all select p.proacl from pg_proc as p
+                             union all select n.nspacl from pg_namespace as n
+                             union all select t.typacl from pg_type as t
+                             union all select l.lomacl from pg_largeobject_metadata as l
+                             union all select v.srvacl from pg_foreign_server as v
+                             union all select w.fdwacl from pg_foreign_data_wrapper as w
+                             union all select l.lanacl from pg_language as l
+                             union all select d.datacl from pg_database as d
+                             union all select e.spcacl from pg_tablespace as e
+                             %4$s) as o
+                cross join aclexplode(o.acl) as a
+                where a.grantor = %1$s and a.grantee <> a.grantor
+                  and not exists (select from aclexplode(o.acl) as b
+                                  where b.grantor <> a.grantor and b.grantee = a.grantee
+                                    and b.privilege_type = a.privilege_type
+                                    and b.is_grantable >= a.is_grantable)
+                %5$s) then
+                raise exception using
+                    errcode = 'dependent_objects_still_exist',
+                    message = %6$L,
+                    hint = 'Run the rows of ensure.plan_retire_role_v1 here: they grant these again'
+                           ' first.';
+            end if;
+            v_held := array(select concat_ws(' ', l.relation, l.classid, l.objid)
+                            from pg_locks as l
+                            where l.pid = pg_backend_pid() and l.mode = 'AccessExclusiveLock');
+            execute %2$L;
+            select exists (
+                select from pg_locks as l
+                where l.pid = pg_backend_pid() and l.mode = 'AccessExclusiveLock'
+                  and concat_ws(' ', l.relation, l.classid, l.objid) <> all (v_held)
+                  and (l.locktype = 'relation'
+                       and not exists (select from pg_class as c where c.oid = l.relation)
+                       or l.locktype = 'object'
+                          and l.classid not in ('pg_default_acl'::regclass, 'pg_policy'::regclass,
+                                                'pg_user_mapping'::regclass,
+                                                'pg_auth_members'::regclass))) into v_owns;
+        end if;
+        if v_owns then
+            raise exception using
+                errcode = 'dependent_objects_still_exist',
+                message = %3$L,
+                hint = 'Ask ensure.plan_retire_role_v1 again: it moves them first.';
+        end if;
+    end;$do$, role_oid, format('drop owned by %I', pg_get_userbyid(role_oid)),
+              format('role "%s" still owns objects', pg_get_userbyid(role_oid)),
+              case when to_regclass('pg_parameter_acl') is not null
+                   then 'union all select r.paracl from pg_parameter_acl as r' end,
+              case when current_setting('server_version_num')::integer >= 160000
+                   then format($or$union all
+                select from pg_auth_members as m
+                where m.grantor = %1$s and m.member <> %1$s and m.roleid <> %1$s
+                  and not exists (select from pg_auth_members as b
+                                  where b.roleid = m.roleid and b.member = m.member
+                                    and b.grantor <> %1$s and b.admin_option >= m.admin_option
+                                    and b.inherit_option >= m.inherit_option
+                                    and b.set_option >= m.set_option)$or$, role_oid) end,
+              format('others have privileges here that only role "%s" granted',
+                     pg_get_userbyid(role_oid)))
+$fn$;
+
+comment on function ensure._drop_owned_v1(oid) is
+    'Statements of PL/pgSQL that run DROP OWNED BY, or raise where others would lose.';
+
 create function ensure._retire_elsewhere_v1(
     role_oid oid,
     heir name
@@ -11,36 +107,12 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 -- _retire_elsewhere_v1: for each other database, a statement that moves and purges all there.
 --
--- Returns  statements that fail in another database, and where others have privileges from the role
---          alone: those DROP OWNED would revoke
+-- Returns  statements that fail in another database, where others have privileges from the role
+--          alone, which DROP OWNED would revoke, and where the role has come to own something
 select d.datname,
        ensure._only_here_v1(d.datname, format($do$
     execute %L;
-    if exists (
-        select from (select c.relacl as acl from pg_catalog.pg_class as c
-                     union all select t.attacl from pg_catalog.pg_attribute as t
-                     union all select p.proacl from pg_catalog.pg_proc as p
-                     union all select n.nspacl from pg_catalog.pg_namespace as n
-                     union all select t.typacl from pg_catalog.pg_type as t
-                     union all select l.lomacl from pg_catalog.pg_largeobject_metadata as l
-                     union all select v.srvacl from pg_catalog.pg_foreign_server as v
-                     union all select w.fdwacl from pg_catalog.pg_foreign_data_wrapper as w
-                     union all select l.lanacl from pg_catalog.pg_language as l
-                     union all select d.datacl from pg_catalog.pg_database as d
-                     union all select e.spcacl from pg_catalog.pg_tablespace as e
-                     %s) as o
-        cross join pg_catalog.aclexplode(o.acl) as a
-        where a.grantor = %s and a.grantee <> a.grantor
-          and not exists (select from pg_catalog.aclexplode(o.acl) as b
-                          where b.grantor <> a.grantor and b.grantee = a.grantee
-                            and b.privilege_type = a.privilege_type
-                            and b.is_grantable >= a.is_grantable)) then
-        raise exception using
-            errcode = 'dependent_objects_still_exist',
-            message = %L,
-            hint = 'Run the rows of ensure.plan_retire_role_v1 here: they grant these again first.';
-    end if;
-    execute %L;
+    %s
     if exists (
         select from pg_catalog.pg_shdepend as s
         where s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass and s.refobjid = %s
@@ -52,11 +124,7 @@ select d.datname,
             hint = 'Run the rows of ensure.plan_retire_role_v1 here: they have a statement for it.';
     end if;$do$,
            format('reassign owned by %I to %I', pg_get_userbyid(role_oid), heir),
-           case when to_regclass('pg_parameter_acl') is not null
-                then 'union all select r.paracl from pg_catalog.pg_parameter_acl as r' end,
-           role_oid, format('others have privileges here that only role "%s" granted',
-                  pg_get_userbyid(role_oid)),
-           format('drop owned by %I', pg_get_userbyid(role_oid)), role_oid,
+           ensure._drop_owned_v1(role_oid), role_oid,
            format('role "%s" has something here that DROP OWNED leaves',
                   pg_get_userbyid(role_oid)))),
        format('%s there depend on role %I; ensure.plan_retire_role_v1, called there, has a'
@@ -91,47 +159,40 @@ as $fn$
 -- _retire_purge_v1: the statement that takes the role out of ACLs, policies and defaults here.
 --
 -- Returns  no row when DROP OWNED BY would change nothing: the owners' grants are all that it
---          revokes. The statement fails in another database, where the role owns something that
---          DROP OWNED would drop, and where this role may revoke nothing of it
+--          revokes. The statement fails in another database, where DROP OWNED would drop objects,
+--          or revoke what others have, and where this role may revoke nothing of it
 select ensure._only_here_v1(current_database(), format($do$
     declare
         v_before bigint;
         v_after bigint;
     begin
-        if exists (
-            select from pg_shdepend as s
-            where s.refclassid = 'pg_authid'::regclass and s.refobjid = %1$s and s.deptype = 'o'
-              and s.dbid in (0, (select d.oid from pg_database as d
-                                 where d.datname = current_database()))
-              and s.classid not in ('pg_default_acl'::regclass, 'pg_user_mapping'::regclass)) then
-            raise exception using
-                errcode = 'dependent_objects_still_exist',
-                message = %2$L,
-                hint = 'Ask ensure.plan_retire_role_v1 again: it moves them first.';
-        end if;
         select count(*) into v_before from pg_shdepend as s
         where s.refclassid = 'pg_authid'::regclass and s.refobjid = %1$s;
-        execute %3$L;
+        %2$s
         select count(*) into v_after from pg_shdepend as s
         where s.refclassid = 'pg_authid'::regclass and s.refobjid = %1$s;
         if v_after = v_before and not (select r.rolsuper from pg_roles as r
                                           where r.rolname = current_user) then
             raise exception using
                 errcode = 'insufficient_privilege',
-                message = %4$L,
+                message = %3$L,
                 hint = 'Run it as a superuser, or revoke them as the owners of what they are on.';
         end if;
-    end;$do$, role_oid, format('role "%s" still owns objects', pg_get_userbyid(role_oid)),
-           format('drop owned by %I', pg_get_userbyid(role_oid)),
+    end;$do$, role_oid, ensure._drop_owned_v1(role_oid),
            format('this role may not revoke what role "%s" has', pg_get_userbyid(role_oid)))),
-       format('its privileges, default privileges, user mappings and places in policies: %s',
-              count(*))
+       format('its privileges, default privileges, user mappings, places in policies and'
+              ' memberships that it granted: %s', count(*)) || coalesce((
+           select '; the owner or a superuser revokes what is on objects of '
+                  || string_agg(distinct quote_ident(pg_get_userbyid(h.owner)), ', ')
+           from ensure._role_privileges_v1(role_oid) as h
+           where h.grantee = role_oid and not pg_has_role(h.owner, 'USAGE')), '')
 from pg_shdepend as s
 where s.refclassid = 'pg_authid'::regclass and s.refobjid = role_oid
   and s.dbid in (0, (select d.oid from pg_database as d where d.datname = current_database()))
   and (s.deptype <> 'o'
        or s.classid in ('pg_default_acl'::regclass, 'pg_user_mapping'::regclass))
-  and (s.deptype <> 'a' or s.classid = 'pg_default_acl'::regclass
+  and (s.deptype <> 'a'
+       or s.classid in ('pg_default_acl'::regclass, 'pg_auth_members'::regclass)
        or exists (select from ensure._role_privileges_v1(role_oid) as h
                   where (h.class, h.object, h.part) = (s.classid, s.objid, s.objsubid)
                     and h.grantee = role_oid and h.grantor = h.owner))
@@ -216,7 +277,9 @@ begin
     end if;
     return query
     select format('alter role %I nologin connection limit 0', c_name), null, 'keeps it from coming'
-           ' back; sessions that it has go on', current_database(), c_may.missing, c_may.remedy
+           ' back; sessions that it has go on'
+               || coalesce('; later rows take ' || c_lacks || ': ' || c_gives, ''),
+           current_database(), c_may.missing, c_may.remedy
     from pg_roles as r where r.oid = role_oid and (r.rolcanlogin or r.rolconnlimit <> 0);
     if found then
         return;
@@ -244,7 +307,7 @@ begin
         return;
     end if;
     return query
-    select g.statement, null::text, g.why, current_database(), null::text, null::text
+    select g.statement, null::text, g.why, current_database(), g.missing, g.remedy
     from ensure._retire_grants_v1(role_oid) as g;
     if found then
         return;
@@ -308,6 +371,9 @@ as $fn$
 --          42704  no such role as reassign_to
 --          55006  this session is the role's
 -- Locks    none. The statements: ACCESS EXCLUSIVE on one relation each, in another database on all
+-- Races    what the role comes to own while a statement runs is never dropped: the statement fails.
+--          So it does when the role granted more since the plan; only what commits between that
+--          look and DROP OWNED is revoked
 -- Rights   any role may ask
 select (row_number() over ())::integer, s.statement, true, s.locks,
        concat_ws('; ', s.why, 'this role lacks ' || s.missing,
@@ -324,3 +390,4 @@ drop function ensure._retire_steps_v1(oid, name);
 drop function ensure._retire_last_v1(oid);
 drop function ensure._retire_purge_v1(oid);
 drop function ensure._retire_elsewhere_v1(oid, name);
+drop function ensure._drop_owned_v1(oid);
