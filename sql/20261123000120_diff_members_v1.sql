@@ -109,6 +109,7 @@ declare
     v_wanted record;
     v_change ensure._change_v1;
     v_revoked record;
+    v_taken ensure._change_v1;
 begin
     for v_wanted in
         select w.*, to_regrole(quote_ident(w.parent))::oid as oid, g.*,
@@ -190,13 +191,14 @@ begin
             where m.roleid = v_wanted.oid and m.member = c_member and o.differs
             order by m.grantor, o.words
         loop
-            v_change.statement := v_revoked.statement;
+            v_taken := v_change;
+            v_taken.statement := v_revoked.statement;
             if not v_revoked.may and v_change.missing is null then
-                v_change.missing := format('to be role %I, who granted it,', v_revoked.grantor);
-                v_change.remedy := format('set role %I; %s; reset role', v_revoked.grantor,
-                                          v_revoked.statement);
+                v_taken.missing := format('to be role %I, who granted it,', v_revoked.grantor);
+                v_taken.remedy := format('set role %I; %s; reset role', v_revoked.grantor,
+                                         v_revoked.statement);
             end if;
-            return next v_change;
+            return next v_taken;
         end loop;
     end loop;
 end
