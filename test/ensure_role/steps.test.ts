@@ -135,6 +135,16 @@ describe('a row of a catalog that another transaction changed', () => {
                 if (meeting[0] === 'pg_auth_members') expect(row?.admin_option).toBe(true);
             }));
 
+    test('negative control: without taking one of the two rows that an old snapshot then shows, the next call is 21000', () =>
+        withApp(async ({ a, b, dba }, app) => {
+            await withoutGuard(dba, '_wanted_members_v1', 'bool_and(r.rolinherit)', 'r.rolinherit');
+            await dba.run(ensure(app));
+            await b.run('begin isolation level repeatable read; select count(*) from pg_class');
+            await a.run(`alter role "${app}" connection limit 5`);
+            await b.run(ensure(app, ', connection_limit => 8'));
+            expect((await b.attempt(ensure(app, `, member_of => '[]'`))).code).toBe('21000');
+        }));
+
     test.each(meetings.slice(0, 2).map((meeting) => [meeting[0], meeting] as const))(
         'negative control: %s, with XX000 not handled it has the error', (_catalog, meeting) =>
             withApp(async (sessions, app) => {
