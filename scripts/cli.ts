@@ -16,6 +16,7 @@ import { failureOf } from './failure.js';
 import { addPasswordCommand } from './password/command.js';
 import { answers, json, message, table } from './print.js';
 import { addRehearseCommand } from './rehearse/command.js';
+import { addRaceCommand } from './race/command.js';
 import { addRunCommand } from './run/command.js';
 import { spinning } from './spinner.js';
 
@@ -52,6 +53,7 @@ const surface = { open: openFrom, print, complain, guide };
 addMigrationCommands(program, surface);
 addRunCommand(program, surface);
 addRehearseCommand(program, surface);
+addRaceCommand(program, surface);
 addPasswordCommand(program, surface);
 
 program.command('sql').description('run SQL and print the rows, where there is no psql')

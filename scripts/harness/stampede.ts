@@ -16,6 +16,8 @@ export interface Stampede {
     transaction: boolean;
     /** The statements of one caller in one round, in one transaction or each on its own; or what decides as it goes. */
     steps: (caller: number, round: number) => string[] | Act;
+    /** Before the callers of a round are at the barrier, when they are let go, and when the last has ended. */
+    around?: Partial<Record<'before' | 'released' | 'after', (round: number) => Promise<void> | void>>;
 }
 
 /** Statements that depend on what came before, with transactions of their own; what it returns counts as the call's outcome. */
@@ -30,7 +32,12 @@ export interface Report {
     outcomes: Outcome[];
 }
 
-const gate = '1162760018, 0';
+/** Callers are known to the server by this and their number. */
+export const clientName = 'pg-ensure client ';
+
+/** Of the advisory lock at which callers wait for each other. */
+export const gateClass = 1_162_760_018;
+const gate = `${gateClass}, 0`;
 
 /**
  * Callers wait at one barrier and are let go together, round after round. Direct, the barrier is an advisory lock
@@ -47,10 +54,14 @@ export async function stampede(options: Stampede): Promise<Report> {
     try {
         const [database] = await conductor`select current_database() as name`;
         await conductor.unsafe(format('alter database %I set default_transaction_isolation to %L', database?.name, isolation));
-        for (let i = 0; i < callers; i++) clients.push(postgres(url, connectOptions));
+        for (let i = 0; i < callers; i++) {
+            clients.push(postgres(url, { ...connectOptions, connection: { application_name: `${clientName}${i}` } }));
+        }
         await Promise.all(clients.map((client) => client`select 1`));
 
         for (let round = 0; round < rounds; round++) {
+            await options.around?.before?.(round);
+            if (!direct) await options.around?.released?.(round);
             let released = performance.now();
             if (direct) await conductor.unsafe(`select pg_advisory_lock(${gate})`);
             const running = clients.map(async (client, caller) => {
@@ -62,10 +73,12 @@ export async function stampede(options: Stampede): Promise<Report> {
             });
             if (direct) {
                 await allWaiting(conductor, callers);
+                await options.around?.released?.(round);
                 released = performance.now();
                 await conductor.unsafe(`select pg_advisory_unlock(${gate})`);
             }
             await Promise.all(running);
+            await options.around?.after?.(round);
         }
         return report;
     } finally {
@@ -107,7 +120,7 @@ async function allWaiting(conductor: postgres.Sql, callers: number): Promise<voi
     for (;;) {
         const [row] = await conductor`
             select count(*)::int as waiting from pg_locks as l join pg_database as d on d.oid = l.database
-            where l.locktype = 'advisory' and l.classid = 1162760018 and l.objid = 0 and not l.granted
+            where l.locktype = 'advisory' and l.classid = ${gateClass} and l.objid = 0 and not l.granted
               and d.datname = current_database()`;
         if (row?.waiting === callers) return;
         if (Date.now() > deadline) throw new Error(`only ${row?.waiting} of ${callers} callers reached the barrier`);

@@ -1,0 +1,100 @@
+import { loadModule, parsePlPgSQL } from 'libpg-query';
+import type postgres from 'postgres';
+
+/** The key of the locks that stop a session: two for each, held in turn by the lab alone. */
+export const pauseKey = 1_162_760_019;
+
+export interface Opened {
+    functions: number;
+    points: number;
+    /** Functions that match and could not be opened, and why. */
+    closed: { name: string; why: string }[];
+}
+
+/**
+ * Opens PL/pgSQL functions from inside, in a database that is thrown away: a pause before each statement that begins a line. A session
+ * says in the setting race.session that it is to stop there; in all others a pause does nothing.
+ */
+export async function addPauses(sql: postgres.Sql, named: RegExp): Promise<Opened> {
+    await loadModule();
+    await sql.unsafe(`
+        create schema race;
+        create function race.pause(point text) returns boolean language plpgsql set search_path = pg_catalog, pg_temp as $$
+        declare
+            v_session integer := nullif(current_setting('race.session', true), '');
+            v_turn integer := 1 - coalesce(nullif(current_setting('race.turn', true), ''), '1')::integer;
+        begin
+            if v_session is null then
+                return false;
+            end if;
+            perform set_config('race.turn', v_turn::text, false);
+            perform set_config('application_name', 'race ' || point, false);
+            perform pg_advisory_lock_shared(${pauseKey}, v_session * 2 + v_turn);
+            perform pg_advisory_unlock_shared(${pauseKey}, v_session * 2 + v_turn);
+            return false;
+        end $$;
+        grant usage on schema race to public`).simple();
+    const functions = await sql`
+        select p.proname as name, n.nspname || '.' || p.proname as qualified, p.prosrc as source, pg_get_functiondef(p.oid) as definition
+        from pg_proc as p join pg_language as l on l.oid = p.prolang join pg_namespace as n on n.oid = p.pronamespace
+        where l.lanname = 'plpgsql' and n.nspname not in ('pg_catalog', 'information_schema', 'race') order by p.oid`;
+    const opened: Opened = { functions: 0, points: 0, closed: [] };
+    for (const { name, qualified, source, definition } of functions as unknown as Record<'name' | 'qualified' | 'source' | 'definition', string>[]) {
+        if (!named.test(name) && !named.test(qualified)) continue;
+        const lines = await linesOf(definition);
+        if (typeof lines === 'string') {
+            opened.closed.push({ name: qualified, why: lines });
+            continue;
+        }
+        const { text, points } = paused(name, source, lines);
+        await sql.unsafe(definition.replace(source, () => text)).simple();
+        opened.functions += 1;
+        opened.points += points;
+    }
+    return opened;
+}
+
+/** Lines of the body on which a statement begins, by PostgreSQL's own parser. */
+async function linesOf(definition: string): Promise<Set<number> | string> {
+    let problem = '';
+    // It knows no types but PostgreSQL's: a type of ours is a scalar, or where fields of it are assigned a record.
+    for (const type of ['text', 'record']) {
+        const known = definition
+            .replace(/RETURNS SETOF \S+/, 'RETURNS SETOF text').replace(/RETURNS \S+\[\]/, 'RETURNS text')
+            .replace(/\b[a-z]\w*\._?\w+(\[\])?(?=[ ;\n])(?=[^\n]*;$)/gm, (found, list: string | undefined) => (/\._\w+_v\d/.test(found) ? list ? 'text' : type : found))
+            .replace(/(\n {4}\w+ (?:constant )?)(\w+(?: with time zone)?)\[\]/g, '$1text');
+        try {
+            return statementLines(await parsePlPgSQL(known));
+        } catch (error) {
+            problem = (error as Error).message;
+        }
+    }
+    return problem;
+}
+
+function statementLines(tree: unknown, lines = new Set<number>()): Set<number> {
+    if (Array.isArray(tree)) for (const branch of tree) statementLines(branch, lines);
+    else if (tree && typeof tree === 'object') {
+        for (const [key, branch] of Object.entries(tree as Record<string, { lineno?: number }>)) {
+            if (key.startsWith('PLpgSQL_stmt_') && key !== 'PLpgSQL_stmt_block' && branch.lineno) lines.add(branch.lineno);
+            statementLines(branch, lines);
+        }
+    }
+    return lines;
+}
+
+const beginsStatement = /^\s*(?:(?:perform|select|execute|if|for|foreach|loop|while|return|raise|insert|update|delete|with|continue|exit|get|case|null|assert|open|fetch|close|call|commit|rollback)\b|[a-z_"][\w."]*(?:\[[^\]]*\])?\s*:?=)/i;
+
+function paused(name: string, source: string, lines: Set<number>): { text: string; points: number } {
+    const text = source.split('\n');
+    let points = 0;
+    for (const number of lines) {
+        const line = text[number - 1] ?? '';
+        if (!beginsStatement.test(line)) continue; // it begins behind something else, such as "when … then"
+        const indent = /^\s*/.exec(line)?.[0] ?? '';
+        // IF leaves FOUND and ROW_COUNT as they are, PERFORM does not.
+        text[number - 1] = `${indent}if race.pause('${name}:${number}') then end if; ${line.slice(indent.length)}`;
+        points += 1;
+    }
+    return { text: text.join('\n'), points };
+}

@@ -1,0 +1,52 @@
+import format from 'pg-format';
+import { withConnection } from '../connection.js';
+import { stateFolder } from '../database.js';
+import { newPassword, temporaryServer, type Major } from '../embedded.js';
+import { exitCodes, UserError } from '../errors.js';
+import { at, withDatabase, type Database } from '../harness/databases.js';
+import { migrate } from '../migrate/run.js';
+import { findPgBouncer, startPooler } from '../pooler.js';
+
+/** Databases that are thrown away. */
+export interface Place {
+    major: Major;
+    /** A database of its own: ensure is installed, its owner is no superuser and has CREATEROLE. */
+    database<Result>(body: (database: Database) => Promise<Result>): Promise<Result>;
+    /** The database's URL through PgBouncer in transaction mode with a pool of two. */
+    pooled(database: Database): Promise<string>;
+}
+
+/** A server of its own, and a pooler once that is asked for. */
+export async function withPlace<Result>(major: Major, settings: Record<string, string>, body: (place: Place) => Promise<Result>): Promise<Result> {
+    const server = await temporaryServer(major, { max_connections: '300', max_prepared_transactions: '5', ...settings });
+    const owner = { name: 'race_owner', password: newPassword() };
+    let pooler: ReturnType<typeof startPooler> | undefined;
+    const started = async (): ReturnType<typeof startPooler> => {
+        const pgbouncer = await findPgBouncer(stateFolder());
+        if ('missing' in pgbouncer) throw new UserError(`no PgBouncer: ${pgbouncer.missing}`, exitCodes.noDatabase);
+        const { hostname: host, port } = new URL(server.url);
+        return startPooler({ pgbouncer, server: { host, port: Number(port) }, users: [owner] });
+    };
+    try {
+        await withConnection(server.url, async (sql) => {
+            await sql.unsafe(format('create role %I login createrole password %L', owner.name, owner.password));
+            await sql.unsafe(format('create database race_template owner %I', owner.name));
+        });
+        await migrate({ url: at(server.url, 'race_template', owner) });
+        const from = { admin: server.url, owner: owner.name, ownerPassword: owner.password, template: 'race_template' };
+        return await body({
+            major,
+            database: (inside) => withDatabase(from, async (database) => {
+                try {
+                    return await inside(database);
+                } finally {
+                    if (pooler) await (await pooler).release(database.name);
+                }
+            }),
+            pooled: async ({ name }) => (await (pooler ??= started())).url(name, owner.name, owner.password),
+        });
+    } finally {
+        await (await pooler?.catch(() => undefined))?.stop();
+        await server.stop('immediate');
+    }
+}

@@ -1,0 +1,173 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import postgres from 'postgres';
+import type { Database } from '../harness/databases.js';
+import { connectOptions } from '../harness/sessions.js';
+import { clientName, gateClass, stampede, type Isolation } from '../harness/stampede.js';
+import { all, ask, prepared, type Asked } from './database.js';
+import { filled, type Spec, type Way } from './spec.js';
+
+export interface StampedeOptions {
+    /** Where clients connect, when that is a pooler. */
+    pooler?: string | undefined;
+    clients: number;
+    rounds: number;
+    isolation: Isolation;
+}
+
+/** What a client was seen doing, from one look at the server to the next. */
+export interface Seen {
+    client: number;
+    /** Milliseconds since the clients of the round were let go. */
+    at: number;
+    state: 'running' | 'waiting' | 'open' | 'idle';
+    /** Clients that it waits for. */
+    waitsFor: number[];
+}
+
+export interface Stampeded {
+    isolation: Isolation;
+    connect: Way;
+    clients: number;
+    rounds: number;
+    calls: number;
+    /** Of each call, as its client saw it. */
+    milliseconds: number[];
+    /** How often calls ended with each SQLSTATE; "ok" for success. */
+    codes: Record<string, number>;
+    /** The first message of each SQLSTATE. */
+    messages: Record<string, string>;
+    /** Of pg_stat_database, read when all clients had gone: those that a function handled itself too. */
+    deadlocks: number;
+    /** What was waited for, and in how many looks. */
+    waits: { lock: string; looks: number }[];
+    looks: number;
+    /** An invariant that held in every round, or the first round in which it did not. */
+    invariants: (Asked & { round: number })[];
+    /** The slowest round. */
+    slowest: { round: number; milliseconds: number; seen: Seen[] };
+    failure: string | undefined;
+}
+
+/** All clients at once, each with the steps of one session, round after round. */
+export async function stampeded(spec: Spec, database: Database, { pooler, clients, rounds, isolation }: StampedeOptions): Promise<Stampeded> {
+    const owner = postgres(database.url, connectOptions);
+    const invariants = spec.invariants.map(({ name }): Stampeded['invariants'][number] => ({ name, holds: true, found: 'true', round: rounds - 1 }));
+    const watching = watch(database.admin);
+    try {
+        await prepared(spec, database);
+        const report = await stampede({
+            owner: database.url, callers: clients, rounds, isolation, transaction: false, ...(pooler !== undefined && { url: pooler }),
+            around: {
+                before: (round) => all(owner, spec, 'setup', round),
+                released: (round) => watching.begin(round),
+                after: async (round) => {
+                    watching.end();
+                    for (const [place, { name, query }] of spec.invariants.entries()) {
+                        if (invariants[place]?.holds) invariants[place] = { ...await ask(owner, name, filled(query, 0, round)), round };
+                    }
+                    await all(owner, spec, 'teardown', round);
+                },
+            },
+            steps: (client, round) => async (run) => {
+                const session = spec.sessions[client % spec.sessions.length];
+                if (session?.isolation && pooler === undefined) await run(`set default_transaction_isolation to '${session.isolation}'`);
+                for (const step of session?.steps ?? []) {
+                    const outcome = await run(filled(step.sql, client, round));
+                    if (!outcome.error) continue;
+                    await run('rollback'); // what an earlier step began
+                    return outcome;
+                }
+                return { rows: [], code: 'ok' };
+            },
+        });
+        const { waits, looks, slowest } = await watching.stop();
+        await owner.end();
+        const messages: Record<string, string> = {};
+        for (const { code, error } of report.outcomes) if (error) messages[code] ??= error.message;
+        const refused = Object.keys(messages).find((code) => !spec.allowed.includes(code));
+        const broken = invariants.find(({ holds }) => !holds);
+        return {
+            isolation, connect: pooler === undefined ? 'direct' : 'pooler', clients, rounds, calls: report.calls, milliseconds: report.milliseconds, codes: report.codes,
+            messages, deadlocks: await deadlocks(database), waits, looks, invariants, slowest,
+            failure: refused !== undefined ? `${report.codes[refused]} of ${report.calls} calls ended with ${refused}: ${messages[refused]}`
+                : broken && `"${broken.name}" does not hold in round ${broken.round}: ${broken.found}`,
+        };
+    } finally {
+        await watching.stop();
+        await owner.end({ timeout: 0 });
+    }
+}
+
+/**
+ * A backend has told of its deadlocks when it is gone; before 15 in a message, behind which comes that of a row inserted later.
+ */
+async function deadlocks({ name, admin }: Database): Promise<number> {
+    const sql = postgres(admin, connectOptions);
+    const until = async (what: string, query: string): Promise<void> => {
+        for (const end = performance.now() + 30_000; ;) {
+            if ((await sql.unsafe(query))[0]?.done === true) return;
+            if (performance.now() > end) throw new Error(`the server does not tell of deadlocks: ${what}`);
+        }
+    };
+    try {
+        await sql`select pg_terminate_backend(pid) from pg_stat_activity where datname = ${name} and backend_type = 'client backend' and pid <> pg_backend_pid()`;
+        await until('backends are still there', `select count(*) = 1 as done from pg_stat_activity where datname = current_database() and backend_type = 'client backend'`);
+        const last = postgres(admin, connectOptions);
+        await last.unsafe('create schema race_last; create table race_last.told (id int); insert into race_last.told values (1)').simple();
+        await last.end();
+        await until('statistics do not come', `select pg_stat_get_tuples_inserted('race_last.told'::regclass) = 1 as done`);
+        await sql.unsafe('drop schema race_last cascade').simple();
+        const [row] = await sql`select deadlocks::int from pg_stat_database where datname = ${name}`;
+        return Number(row?.deadlocks);
+    } finally {
+        await sql.end({ timeout: 0 });
+    }
+}
+
+/** Looks at what clients do until it is stopped: a sample, in which what is short is seen seldom. */
+function watch(admin: string): { begin: (round: number) => void; end: () => void; stop: () => Promise<Pick<Stampeded, 'waits' | 'looks' | 'slowest'>> } {
+    const sql = postgres(admin, connectOptions);
+    const stop = new AbortController();
+    const counts = new Map<string, number>();
+    let slowest: Stampeded['slowest'] = { round: 0, milliseconds: 0, seen: [] };
+    let current: { round: number; from: number; seen: Seen[] } | undefined;
+    let looks = 0;
+    const look = async (): Promise<void> => {
+        const rows = await sql.unsafe(`
+            select a.pid, substr(a.application_name, ${clientName.length + 1})::int as client, pg_blocking_pids(a.pid) as blockers,
+                   case when a.wait_event_type = 'Lock' then 'waiting' when a.state = 'active' then 'running' when a.state = 'idle' then 'idle' else 'open' end as state,
+                   (select concat_ws(' ', l.locktype, l.mode, case l.locktype when 'relation' then l.relation::regclass::text
+                                     when 'advisory' then l.classid || ' ' || l.objid when 'object' then l.classid::regclass::text end)
+                    from pg_locks as l where l.pid = a.pid and not l.granted and l.classid is distinct from ${gateClass} limit 1) as lock
+            from pg_stat_activity as a where a.datname = current_database() and a.application_name ~ '^${clientName}[0-9]+$'`) as unknown as
+            { pid: number; client: number; blockers: number[]; state: Seen['state']; lock: string | null }[];
+        const round = current;
+        if (!round) return;
+        looks += 1;
+        const at = performance.now() - round.from;
+        for (const { client, blockers, state } of rows) {
+            const waitsFor = state === 'waiting' ? rows.flatMap((other) => (blockers.includes(other.pid) ? [other.client] : [])) : [];
+            round.seen.push({ client, at, state, waitsFor });
+        }
+        for (const lock of new Set(rows.map((row) => row.lock))) if (lock !== null) counts.set(lock, (counts.get(lock) ?? 0) + 1);
+    };
+    const looking = (async () => {
+        while (!stop.signal.aborted) {
+            if (current) await look();
+            await sleep(5, undefined, { signal: stop.signal }).catch(() => {});
+        }
+    })();
+    return {
+        begin: (round) => void (current = { round, from: performance.now(), seen: [] }),
+        end: () => {
+            const milliseconds = performance.now() - (current?.from ?? 0);
+            if (current && milliseconds > slowest.milliseconds) slowest = { round: current.round, milliseconds, seen: current.seen };
+            current = undefined;
+        },
+        stop: async () => {
+            stop.abort();
+            await looking.finally(() => sql.end({ timeout: 0 }));
+            return { waits: [...counts].map(([lock, times]) => ({ lock, looks: times })).sort((one, other) => other.looks - one.looks), looks, slowest };
+        },
+    };
+}
