@@ -116,7 +116,7 @@ async function crowd(place: Place, spec: Spec, flags: Flags, isolation: Isolatio
         return {
             text: [title, ...lines].join('\n'), json: { mode: 'stampede', ...rest, milliseconds },
             section: {
-                title, failure: result.failure, lanes: clientLanes(result), shown: `the slowest round, number ${slowest.round}, as it was seen every few milliseconds`,
+                title, failure: result.failure, lanes: clientLanes(result), shown: `the slowest round, number ${slowest.round}; waits as they were seen every few milliseconds`,
                 summary: `${result.deadlocks} deadlocks.${result.waits.length ? ` Waited for: ${result.waits.slice(0, 5).map(({ lock, looks }) => `${lock} (in ${looks} of ${result.looks} looks)`).join(', ')}.` : ''}`,
                 invariants: result.invariants, codes: result.codes, milliseconds, of: 'call', script: undefined,
             },
@@ -167,7 +167,7 @@ async function steps(place: Place, spec: Spec, flags: Flags, isolation: Isolatio
         const details = [
             ...notes,
             ...(explored.diverged ? [`${explored.diverged} went another way than was asked: time decided, or what others did`] : []),
-            ...(failed ? [`the failing order, ${ofSwitches(failed.turns)}${tries ? ` after ${tries} tries to make it smaller` : ''}:`] : []),
+            ...(failed ? [`the failing order, ${ofSwitches(failed.turns)}${tries ? `, after ${tries} tries to make it smaller` : ''}`] : []),
         ];
         const again = failed && `pg-ensure race ${quoted(spec.file)}${inside ? ` --inside ${quoted(inside.source)}` : ''} --isolation ${quoted(isolation)} --order ${quoted(spelledOrder(spec, failed.turns))}`;
         const shown = failed ?? explored.runs.at(-1);

@@ -80,19 +80,27 @@ const kindOf = ({ what, open }: Event): Kind => (
     what === 'wait' ? 'waiting' : what === 'pause' ? 'held' : what === 'end' ? open ? 'open' : 'idle' : 'running'
 );
 
-/** What clients were seen doing in the slowest round of a stampede. */
-export function clientLanes({ clients, slowest: { seen, milliseconds } }: Stampeded): Lane[] {
+/** What clients did in the slowest round of a stampede: steps as they saw them, waits as the server was seen. */
+export function clientLanes({ clients, slowest: { steps, seen } }: Stampeded): Lane[] {
     return Array.from({ length: clients }, (_, client) => {
-        const own = seen.filter((one) => one.client === client);
-        const spans: Lane['spans'] = [];
-        for (const [place, { at, state, waitsFor }] of own.entries()) {
-            const text = state === 'waiting' ? `waits for ${waitsFor.length ? waitsFor.map((other) => `client ${other}`).join(', ') : 'another'}` : kinds[state];
-            const last = spans.at(-1);
-            const to = own[place + 1]?.at ?? milliseconds;
-            if (last?.kind === state && last.text === text) last.to = to;
-            else spans.push({ from: at, to, kind: state, text });
-        }
-        return { name: `client ${client}`, spans, ends: [] };
+        const own = steps.filter((step) => step.client === client);
+        const spans = own.flatMap(({ step, from, to }, place): Lane['spans'] => [
+            { from, to, kind: 'running', text: step },
+            ...seen.flatMap(({ at, waiting }, look): Lane['spans'] => {
+                const found = waiting.find((one) => one.client === client);
+                if (!found || at < from || at > to) return [];
+                const whom = found.waitsFor.length ? found.waitsFor.map((other) => `client ${other}`).join(', ') : 'another';
+                return [{ from: at, to: Math.min(to, seen[look + 1]?.at ?? to), kind: 'waiting', text: `waits for ${whom}` }];
+            }).reduce<Lane['spans']>((joined, span) => {
+                const last = joined.at(-1);
+                if (last?.text === span.text && last.to >= span.from) last.to = span.to;
+                else joined.push(span);
+                return joined;
+            }, []),
+            ...(own[place + 1] ? [{ from: to, to: own[place + 1]?.from ?? to, kind: 'idle' as const, text: 'between steps' }] : []),
+        ]);
+        const last = own.at(-1);
+        return { name: `client ${client}`, spans, ends: last ? [{ at: last.to, code: last.code }] : [] };
     });
 }
 

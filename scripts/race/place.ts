@@ -4,7 +4,7 @@ import { stateFolder } from '../database.js';
 import { newPassword, temporaryServer, type Major } from '../embedded.js';
 import { exitCodes, UserError } from '../errors.js';
 import { at, withDatabase, type Database } from '../harness/databases.js';
-import { migrate } from '../migrate/run.js';
+import { install } from '../install.js';
 import { findPgBouncer, startPooler } from '../pooler.js';
 
 /** Databases that are thrown away. */
@@ -32,7 +32,7 @@ export async function withPlace<Result>(major: Major, settings: Record<string, s
             await sql.unsafe(format('create role %I login createrole password %L', owner.name, owner.password));
             await sql.unsafe(format('create database race_template owner %I', owner.name));
         });
-        await migrate({ url: at(server.url, 'race_template', owner) });
+        await install(at(server.url, 'race_template', owner));
         const from = { admin: server.url, owner: owner.name, ownerPassword: owner.password, template: 'race_template' };
         return await body({
             major,

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { exitCodes, UserError } from '../errors.js';
+import { parsedFile } from '../migrate/files.js';
 import { isolationLevels, type Isolation } from '../harness/stampede.js';
 
 export const ways = ['direct', 'pooler'] as const;
@@ -69,7 +70,7 @@ function read(file: string, place: string): string {
 /** A file named in a spec, beside it; of a file for dbmate what it does, not how it is undone. */
 function included(file: string, name: string, place: string): string {
     const text = read(resolve(dirname(file), name), place);
-    return (/^-- migrate:up.*\n([^]*?)(?=^-- migrate:down|(?![^]))/m.exec(text)?.[1] ?? text).trim();
+    return parsedFile(name, text).up?.text ?? text;
 }
 
 function fromSql(file: string, text: string): Spec {

@@ -14,15 +14,11 @@ export interface StampedeOptions {
     isolation: Isolation;
 }
 
-/** What a client was seen doing, from one look at the server to the next. */
-export interface Seen {
-    client: number;
-    /** Milliseconds since the clients of the round were let go. */
-    at: number;
-    state: 'running' | 'waiting' | 'open' | 'idle';
-    /** Clients that it waits for. */
-    waitsFor: number[];
-}
+/** A step of a client, in milliseconds since the clients of the round were let go. */
+export interface Called { client: number; step: string; from: number; to: number; code: string }
+
+/** In one look at the server, who waited for a lock and for which clients. */
+export interface Look { at: number; waiting: { client: number; waitsFor: number[] }[] }
 
 export interface Stampeded {
     isolation: Isolation;
@@ -44,17 +40,17 @@ export interface Stampeded {
     /** An invariant that held in every round, or the first round in which it did not. */
     invariants: (Asked & { round: number })[];
     /** The slowest round. */
-    slowest: { round: number; milliseconds: number; seen: Seen[] };
+    slowest: { round: number; milliseconds: number; steps: Called[]; seen: Look[] };
     failure: string | undefined;
 }
 
 /** All clients at once, each with the steps of one session, round after round. */
 export async function stampeded(spec: Spec, database: Database, { pooler, clients, rounds, isolation }: StampedeOptions): Promise<Stampeded> {
-    const owner = postgres(database.url, connectOptions);
     const invariants = spec.invariants.map(({ name }): Stampeded['invariants'][number] => ({ name, holds: true, found: 'true', round: rounds - 1 }));
-    const watching = watch(database.admin);
+    await prepared(spec, database);
+    const owner = postgres(database.url, connectOptions);
+    const watching = await watch(database.admin);
     try {
-        await prepared(spec, database);
         const report = await stampede({
             owner: database.url, callers: clients, rounds, isolation, transaction: false, ...(pooler !== undefined && { url: pooler }),
             around: {
@@ -72,7 +68,9 @@ export async function stampeded(spec: Spec, database: Database, { pooler, client
                 const session = spec.sessions[client % spec.sessions.length];
                 if (session?.isolation && pooler === undefined) await run(`set default_transaction_isolation to '${session.isolation}'`);
                 for (const step of session?.steps ?? []) {
+                    const sent = performance.now();
                     const outcome = await run(filled(step.sql, client, round));
+                    watching.called(client, step.name, sent, outcome.code);
                     if (!outcome.error) continue;
                     await run('rollback'); // what an earlier step began
                     return outcome;
@@ -124,33 +122,41 @@ async function deadlocks({ name, admin }: Database): Promise<number> {
     }
 }
 
-/** Looks at what clients do until it is stopped: a sample, in which what is short is seen seldom. */
-function watch(admin: string): { begin: (round: number) => void; end: () => void; stop: () => Promise<Pick<Stampeded, 'waits' | 'looks' | 'slowest'>> } {
+interface Watching {
+    begin: (round: number) => void;
+    called: (client: number, step: string, sent: number, code: string) => void;
+    end: () => void;
+    stop: () => Promise<Pick<Stampeded, 'waits' | 'looks' | 'slowest'>>;
+}
+
+/** Looks at who waits until it is stopped: a sample, in which what is short is seen seldom. */
+async function watch(admin: string): Promise<Watching> {
     const sql = postgres(admin, connectOptions);
     const stop = new AbortController();
     const counts = new Map<string, number>();
-    let slowest: Stampeded['slowest'] = { round: 0, milliseconds: 0, seen: [] };
-    let current: { round: number; from: number; seen: Seen[] } | undefined;
+    let slowest: Stampeded['slowest'] = { round: 0, milliseconds: 0, steps: [], seen: [] };
+    let current: Omit<Stampeded['slowest'], 'milliseconds'> & { from: number } | undefined;
     let looks = 0;
     const look = async (): Promise<void> => {
         const rows = await sql.unsafe(`
             select a.pid, substr(a.application_name, ${clientName.length + 1})::int as client, pg_blocking_pids(a.pid) as blockers,
-                   case when a.wait_event_type = 'Lock' then 'waiting' when a.state = 'active' then 'running' when a.state = 'idle' then 'idle' else 'open' end as state,
                    (select concat_ws(' ', l.locktype, l.mode, case l.locktype when 'relation' then l.relation::regclass::text
                                      when 'advisory' then l.classid || ' ' || l.objid when 'object' then l.classid::regclass::text end)
                     from pg_locks as l where l.pid = a.pid and not l.granted and l.classid is distinct from ${gateClass} limit 1) as lock
             from pg_stat_activity as a where a.datname = current_database() and a.application_name ~ '^${clientName}[0-9]+$'`) as unknown as
-            { pid: number; client: number; blockers: number[]; state: Seen['state']; lock: string | null }[];
+            { pid: number; client: number; blockers: number[]; lock: string | null }[];
         const round = current;
         if (!round) return;
         looks += 1;
-        const at = performance.now() - round.from;
-        for (const { client, blockers, state } of rows) {
-            const waitsFor = state === 'waiting' ? rows.flatMap((other) => (blockers.includes(other.pid) ? [other.client] : [])) : [];
-            round.seen.push({ client, at, state, waitsFor });
-        }
+        round.seen.push({
+            at: performance.now() - round.from,
+            waiting: rows.filter(({ lock }) => lock !== null).map(({ client, blockers }) => ({
+                client, waitsFor: rows.flatMap((other) => (blockers.includes(other.pid) ? [other.client] : [])),
+            })),
+        });
         for (const lock of new Set(rows.map((row) => row.lock))) if (lock !== null) counts.set(lock, (counts.get(lock) ?? 0) + 1);
     };
+    await look(); // the first is slow
     const looking = (async () => {
         while (!stop.signal.aborted) {
             if (current) await look();
@@ -158,10 +164,14 @@ function watch(admin: string): { begin: (round: number) => void; end: () => void
         }
     })();
     return {
-        begin: (round) => void (current = { round, from: performance.now(), seen: [] }),
+        begin: (round) => void (current = { round, from: performance.now(), steps: [], seen: [] }),
+        called: (client, step, sent, code) => {
+            const from = current?.from ?? 0;
+            current?.steps.push({ client, step, from: Math.max(0, sent - from), to: performance.now() - from, code });
+        },
         end: () => {
             const milliseconds = performance.now() - (current?.from ?? 0);
-            if (current && milliseconds > slowest.milliseconds) slowest = { round: current.round, milliseconds, seen: current.seen };
+            if (current && milliseconds > slowest.milliseconds) slowest = { round: current.round, milliseconds, steps: current.steps, seen: current.seen };
             current = undefined;
         },
         stop: async () => {

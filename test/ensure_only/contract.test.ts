@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { withSessions, type Session } from '../../scripts/harness/sessions.js';
 import { isolationLevels } from '../../scripts/harness/stampede.js';
-import { install } from '../install.js';
+import { install } from '../../scripts/install.js';
 import { expectError, major, surroundings, withOwner, withTestDatabase } from '../context.js';
 import { attemptUndo, archive, snapshot, undo } from '../ensure_unique/undoing.js';
 import { withoutGuard } from '../mutate.js';

@@ -3,7 +3,7 @@ import { majorOf, temporaryServer } from '../../scripts/embedded.js';
 import { withSessions } from '../../scripts/harness/sessions.js';
 import { expectError, missing, surroundings } from '../context.js';
 import { withRoles } from '../ensure_role/roles.js';
-import { install } from '../install.js';
+import { install } from '../../scripts/install.js';
 import { withoutGuard } from '../mutate.js';
 import { autovacuumAtWork, autovacuumServer, slowVacuum } from '../ensure_partitions/autovacuum.js';
 import { owners } from './objects.js';

@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { at } from '../../scripts/harness/databases.js';
 import { withSessions, type Session } from '../../scripts/harness/sessions.js';
 import { isolationLevels, stampede } from '../../scripts/harness/stampede.js';
-import { install } from '../install.js';
+import { install } from '../../scripts/install.js';
 import { expectError, major, surroundings, withTestDatabase } from '../context.js';
 import { withoutGuard } from '../mutate.js';
 import { autovacuumAtWork, autovacuumServer, slowVacuum } from './autovacuum.js';

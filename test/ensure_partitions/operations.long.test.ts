@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test, type TestContext } from 'v
 import { majorOf, temporaryServer } from '../../scripts/embedded.js';
 import type { Database } from '../../scripts/harness/databases.js';
 import { connectOptions, withSessions, type Session } from '../../scripts/harness/sessions.js';
-import { install } from '../install.js';
+import { install } from '../../scripts/install.js';
 import { linesOf } from '../catalogs.js';
 import { findClients, type Clients } from '../clients.js';
 import { expectError, major, missing, surroundings, withOwner, withTestDatabase } from '../context.js';

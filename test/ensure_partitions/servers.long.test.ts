@@ -2,7 +2,7 @@ import { describe, expect, test, type TestContext } from 'vitest';
 import { majorOf, temporaryServer, type Server } from '../../scripts/embedded.js';
 import { recovered, withFaults } from '../../scripts/harness/faults.js';
 import { withSessions, type Session } from '../../scripts/harness/sessions.js';
-import { install } from '../install.js';
+import { install } from '../../scripts/install.js';
 import { expectError, surroundings } from '../context.js';
 import { withStandby } from '../standby.js';
 

@@ -2,7 +2,7 @@ import { describe, expect, test, type TestContext } from 'vitest';
 import { majorOf, temporaryServer } from '../../scripts/embedded.js';
 import { withSessions, type Outcome, type Session, type Step } from '../../scripts/harness/sessions.js';
 import { isolationLevels } from '../../scripts/harness/stampede.js';
-import { install } from '../install.js';
+import { install } from '../../scripts/install.js';
 import { expectError, major, surroundings, withTestDatabase } from '../context.js';
 import { withoutGuard } from '../mutate.js';
 import { until } from '../until.js';

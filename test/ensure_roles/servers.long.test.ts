@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { isolationLevels, stampede } from '../../scripts/harness/stampede.js';
 import { withSessions } from '../../scripts/harness/sessions.js';
 import { expectError, major, pooled, surroundings } from '../context.js';
-import { install } from '../install.js';
+import { install } from '../../scripts/install.js';
 import { withStandby } from '../standby.js';
 import { withRoles } from '../ensure_role/roles.js';
 

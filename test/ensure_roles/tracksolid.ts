@@ -3,7 +3,7 @@ import { temporaryServer, majorOf } from '../../scripts/embedded.js';
 import { at } from '../../scripts/harness/databases.js';
 import { connectOptions } from '../../scripts/harness/sessions.js';
 import { withConnection } from '../../scripts/connection.js';
-import { install } from '../install.js';
+import { install } from '../../scripts/install.js';
 
 export interface Case {
     url: string;

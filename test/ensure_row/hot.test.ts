@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { withSessions, type Session } from '../../scripts/harness/sessions.js';
 import { isolationLevels, stampede } from '../../scripts/harness/stampede.js';
-import { install } from '../install.js';
+import { install } from '../../scripts/install.js';
 import { pooled, withTestDatabase } from '../context.js';
 import { withStandby } from '../standby.js';
 

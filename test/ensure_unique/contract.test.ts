@@ -1,7 +1,7 @@
 import { describe, expect, test, type TestContext } from 'vitest';
 import { withSessions, type Session } from '../../scripts/harness/sessions.js';
 import { isolationLevels } from '../../scripts/harness/stampede.js';
-import { install } from '../install.js';
+import { install } from '../../scripts/install.js';
 import { expectError, major, surroundings, withOwner, withTestDatabase } from '../context.js';
 import { withoutGuard } from '../mutate.js';
 import { withStandby } from '../standby.js';

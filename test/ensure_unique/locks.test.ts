@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { temporaryServer, majorOf } from '../../scripts/embedded.js';
 import { withSessions, type Session } from '../../scripts/harness/sessions.js';
-import { install } from '../install.js';
+import { install } from '../../scripts/install.js';
 import { expectError, major, surroundings, withOwner, withTestDatabase } from '../context.js';
 import { withoutGuard } from '../mutate.js';
 import { created, deleted, ensure, family, move, remove, retire, table } from './tables.js';

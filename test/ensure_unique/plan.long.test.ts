@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { recovered, withFaults } from '../../scripts/harness/faults.js';
 import { withSessions, type Session } from '../../scripts/harness/sessions.js';
-import { install } from '../install.js';
+import { install } from '../../scripts/install.js';
 import { expectError, major, surroundings, withOwner, withTestDatabase } from '../context.js';
 import { withoutGuard } from '../mutate.js';
 import { withStandby } from '../standby.js';

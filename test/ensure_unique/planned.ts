@@ -1,7 +1,7 @@
 import { expect, type TestContext } from 'vitest';
 import { majorOf, temporaryServer, type Server } from '../../scripts/embedded.js';
 import { withSessions, type Session } from '../../scripts/harness/sessions.js';
-import { install } from '../install.js';
+import { install } from '../../scripts/install.js';
 import { surroundings, withTestDatabase } from '../context.js';
 
 export interface PlanRow {

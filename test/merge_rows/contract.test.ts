@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { withSessions } from '../../scripts/harness/sessions.js';
-import { install } from '../install.js';
+import { install } from '../../scripts/install.js';
 import { expectError, surroundings, withOwner, withTestDatabase } from '../context.js';
 import { withRole } from '../ensure_unique/planned.js';
 import { withoutGuard } from '../mutate.js';

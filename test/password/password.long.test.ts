@@ -8,7 +8,7 @@ import { majorOf, temporaryServer, type Server } from '../../scripts/embedded.js
 import { withSessions } from '../../scripts/harness/sessions.js';
 import { newVerifier, parsedVerifier } from '../../scripts/password/verifier.js';
 import { major, missing, surroundings } from '../context.js';
-import { install } from '../install.js';
+import { install } from '../../scripts/install.js';
 import { builtCli, until as untilTrue, withEmptyDatabase, withoutGuards } from '../migrate/context.js';
 import { until } from '../until.js';
 import { admin, asAdmin, login, piped, set, stored, withRole } from './context.js';
