@@ -1,0 +1,131 @@
+import postgres from 'postgres';
+import { exitCodes, UserError } from '../errors.js';
+import { connectOptions } from '../harness/sessions.js';
+import type { Isolation } from '../harness/stampede.js';
+import { explore, follow, minimise, switchesOf, type Explored, type Turn } from './explore.js';
+import { clientLanes, orderLanes, type Section } from './html.js';
+import { addPauses } from './pause.js';
+import type { Place } from './place.js';
+import type { Spec, Way } from './spec.js';
+import { stampeded } from './stampeded.js';
+import { withOrders, type Ordered } from './stepped.js';
+import { parsedOrder, script, spelledOrder, stampedeText } from './text.js';
+
+export interface Wanted {
+    orders: number;
+    seed: number;
+    switches?: number;
+    inside?: RegExp;
+    /** Before what the spec says. */
+    isolation?: Isolation[];
+    /** Clients at once instead of orders of steps. */
+    stampede?: boolean;
+    clients?: number;
+    rounds?: number;
+    connect?: Way[];
+}
+
+/** What was run with one isolation level and one way to connect. */
+export interface Part { section: Section; text: string; json: Record<string, unknown> }
+
+/** Runs the spec with each level and each way to connect. */
+export async function race(spec: Spec, wanted: Wanted, place: Place, tell: (text: string) => void = () => {}): Promise<Part[]> {
+    const parts: Part[] = [];
+    const levels = wanted.isolation ?? (spec.isolation.length ? spec.isolation : ['read committed'] as const);
+    const connects = wanted.connect ?? (spec.connect.length ? spec.connect : ['direct'] as const);
+    for (const isolation of levels) {
+        for (const connect of wanted.stampede ? connects : []) {
+            tell(`${isolation}, ${connect}`);
+            parts.push(await crowd(place, spec, wanted, isolation, connect));
+        }
+        if (!wanted.stampede) parts.push(await steps(place, spec, wanted, isolation, tell));
+    }
+    return parts;
+}
+
+async function crowd(place: Place, spec: Spec, wanted: Wanted, isolation: Isolation, connect: Way): Promise<Part> {
+    const { clients = spec.clients ?? 8, rounds = spec.rounds ?? 20 } = wanted;
+    return place.database(async (database) => {
+        const pooler = connect === 'pooler' ? await place.pooled(database) : undefined;
+        const result = await stampeded(spec, database, { clients, rounds, isolation, pooler });
+        const { slowest, milliseconds, ...rest } = result;
+        const [title = '', ...lines] = stampedeText(result).split('\n');
+        return {
+            text: [title, ...lines].join('\n'), json: { mode: 'stampede', ...rest, milliseconds },
+            section: {
+                title, failure: result.failure, lanes: clientLanes(result), shown: `the slowest round, number ${slowest.round}; waits as they were seen every few milliseconds`,
+                summary: `${result.deadlocks} deadlocks.${result.waits.length ? ` Waited for: ${result.waits.slice(0, 5).map(({ lock, looks }) => `${lock} (in ${looks} of ${result.looks} looks)`).join(', ')}.` : ''}`,
+                invariants: result.invariants, codes: result.codes, milliseconds, of: 'call', script: undefined,
+            },
+        };
+    });
+}
+
+async function steps(place: Place, spec: Spec, wanted: Wanted, isolation: Isolation, tell: (text: string) => void): Promise<Part> {
+    const { orders, seed, switches, inside } = wanted;
+    const fails = ({ failure }: Ordered): boolean => failure !== undefined;
+    return place.database(async (database) => {
+        let opened = '';
+        const notes: string[] = [];
+        const { explored, failed, tries } = await withOrders(database, spec, inside !== undefined, isolation, async (counted) => {
+            if (inside !== undefined) {
+                const sql = postgres(database.admin, connectOptions);
+                const { functions, points, closed } = await addPauses(sql, inside).finally(() => sql.end());
+                if (!points) throw new UserError(`no PL/pgSQL function that can be opened matches --inside ${inside.source}`, exitCodes.usage);
+                opened = `, stopped at ${points} statements of ${functions} functions`;
+                notes.push(...closed.map(({ name, why }) => `not opened: ${name} (${why})`));
+            }
+            let runs = 0;
+            const run: typeof counted = (choose) => {
+                tell(`${isolation}: order ${runs += 1}`);
+                return counted(choose);
+            };
+            if (spec.orders.length) {
+                const found: Explored<Ordered> = { runs: [], complete: false, diverged: 0 };
+                for (const words of spec.orders) {
+                    let diverged = false;
+                    found.runs.push(await run(follow(parsedOrder(spec, words), () => (diverged = true))));
+                    found.diverged += Number(diverged);
+                }
+                return { explored: found, failed: found.runs.find(({ outcome }) => fails(outcome)), tries: 0 };
+            }
+            const found = await explore(run, { orders, switches, seed }, fails);
+            const first = found.runs.find(({ outcome }) => fails(outcome));
+            if (!first) return { explored: found, failed: undefined, tries: 0 };
+            const small = await minimise(run, first.turns, fails, 200);
+            const again = await run(follow(small.turns.map(({ chosen }) => chosen)));
+            return { explored: found, failed: fails(again.outcome) ? again : first, tries: small.runs };
+        });
+        const runs = explored.runs.length;
+        const extent = failed ? '' : spec.orders.length ? ', as asked' : explored.complete ? `, all there are${switches === undefined ? '' : ` with at most ${switches} switches`}`
+            : `, a sample with seed ${seed}`;
+        const milliseconds = explored.runs.map(({ outcome }) => outcome.milliseconds);
+        const title = `${runs} ${runs === 1 ? 'order' : 'orders'}${extent}, ${isolation}${opened}: ${failed ? 'one fails' : 'none fails'}`;
+        const details = [
+            ...notes,
+            ...(explored.diverged ? [`${explored.diverged} went another way than was asked: time decided, or what others did`] : []),
+            ...(failed ? [`the failing order, ${ofSwitches(failed.turns)}${tries ? `, after ${tries} tries to make it smaller` : ''}`] : []),
+        ];
+        const again = failed && `pg-ensure race ${quoted(spec.file)}${inside ? ` --inside ${quoted(inside.source)}` : ''} --isolation ${quoted(isolation)} --order ${quoted(spelledOrder(spec, failed.turns))}`;
+        const shown = failed ?? explored.runs.at(-1);
+        const steps = failed && script(spec, failed.outcome);
+        return {
+            text: [title, ...details, ...(steps ? [steps, `again: ${again}`] : [])].join('\n'),
+            json: {
+                mode: 'stepped', isolation, orders: runs, complete: explored.complete, seed, diverged: explored.diverged, milliseconds, failure: failed?.outcome.failure,
+                failed: failed && { order: spelledOrder(spec, failed.turns), again, ...failed.outcome },
+            },
+            section: {
+                title, summary: details.join('. '), failure: failed?.outcome.failure, lanes: shown ? orderLanes(spec, shown.outcome) : [], shown: failed ? 'the failing order' : 'the last order',
+                invariants: shown?.outcome.invariants ?? [], codes: {}, milliseconds, of: 'order', script: steps && `${steps}\nagain: ${again}`,
+            },
+        };
+    });
+}
+
+const ofSwitches = (turns: Turn[]): string => {
+    const switches = switchesOf(turns);
+    return `with ${switches} ${switches === 1 ? 'switch' : 'switches'}`;
+};
+
+const quoted = (text: string): string => (/^[\w./-]+$/.test(text) ? text : `'${text.replaceAll('\'', '\'\\\'\'')}'`);

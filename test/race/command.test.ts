@@ -1,0 +1,57 @@
+import { execFile } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { major } from '../context.js';
+
+const cli = fileURLToPath(new URL('../../dist/cli.js', import.meta.url));
+const specs = fileURLToPath(new URL('specs/', import.meta.url));
+let folder: string;
+beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), 'pg-ensure-race-'));
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+interface Ended { code: number; stdout: string; stderr: string }
+const race = (...args: string[]): Promise<Ended> => new Promise((resolve) => {
+    execFile(process.execPath, [cli, 'race', ...args], { env: { ...process.env, PG: String(major) }, cwd: folder }, (error, stdout, stderr) => {
+        resolve({ code: error ? Number(error.code) : 0, stdout, stderr });
+    });
+});
+
+test('on a server that is thrown away: a failing order is exit code 14, and fails again by the command that is printed', async () => {
+    const { code, stdout, stderr } = await race(`${specs}if_not_exists.sql`, '--html', 'page.html');
+    expect([code, stderr]).toEqual([14, 'pg-ensure: page.html is written\n']);
+    expect(readFileSync(join(folder, 'page.html'), 'utf8')).toContain('<svg');
+    const [, again = ''] = /^again: pg-ensure race (.*)$/m.exec(stdout) ?? [];
+    const words = [...again.matchAll(/'([^']*)'|(\S+)/g)].map(([, quoted, word]) => quoted ?? word ?? '');
+    const replayed = await race(...words, '--json');
+    expect(replayed.code).toBe(14);
+    expect(JSON.parse(replayed.stdout)).toMatchObject({ postgresql: String(major), parts: [{ mode: 'stepped', orders: 1, failed: { order: 'a*2 b a' } }] });
+});
+
+test('our functions, clients at once, direct and through PgBouncer: exit code 0', async () => {
+    const { code, stdout } = await race(`${specs}ensure_row.sql`, '--stampede', '--connect', 'all', '--rounds', '2', '--clients', '3');
+    expect(stdout).toMatch(/^3 clients, 2 rounds, read committed, direct: 6 calls\n\s+ok: 6\n[^]*^3 clients, 2 rounds, read committed, through PgBouncer: 6 calls\n\s+ok: 6$/m);
+    expect(code).toBe(0);
+});
+
+test('wrong usage is one line and exit code 2; --help tells the exit codes', async () => {
+    for (const [message, ...args] of [
+        [/^pg-ensure: .*no\.sql: ENOENT/, 'no.sql'],
+        [/--clients is for clients at once: --stampede/, `${specs}ensure_row.sql`, '--clients', '3'],
+        [/--inside is for orders of steps, not for --stampede/, `${specs}ensure_row.sql`, '--stampede', '--inside', 'x'],
+        [/Write read committed, repeatable read, serializable or all/, `${specs}ensure_row.sql`, '--isolation', 'snapshot'],
+        [/Invalid regular expression/, `${specs}ensure_row.sql`, '--inside', '('],
+        [/Write a whole number from 1/, `${specs}ensure_row.sql`, '--orders', '0'],
+        [/"a\*x" in the order is none of a, b/, `${specs}ensure_row.sql`, '--order', 'a*x'],
+    ] as const) {
+        const { code, stdout, stderr } = await race(...args);
+        expect([code, stdout]).toEqual([2, '']);
+        expect(stderr.trim()).toMatch(message);
+        expect(stderr.trim()).not.toContain('\n');
+    }
+    expect((await race('--help')).stdout).toMatch(/Exit codes: 0 all invariants hold/);
+});

@@ -1,0 +1,262 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test, type TestContext } from 'vitest';
+import { UserError } from '../../scripts/errors.js';
+import { race, type Part, type Wanted } from '../../scripts/race/race.js';
+import { readSpec, type Spec } from '../../scripts/race/spec.js';
+import { parsedOrder } from '../../scripts/race/text.js';
+import { major, pooled, withTestDatabase } from '../context.js';
+import type { Major } from '../../scripts/embedded.js';
+
+let folder: string;
+beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), 'pg-ensure-race-'));
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+function written(text: string | object, name = typeof text === 'string' ? 'spec.sql' : 'spec.json'): string {
+    const file = join(folder, name);
+    writeFileSync(file, typeof text === 'string' ? text : JSON.stringify(text));
+    return file;
+}
+
+const specOf = (text: string | object): Spec => readSpec(written(text));
+
+/** Races on the server of this run, each spec in databases of its own. */
+const raced = (context: TestContext, text: string | object, wanted: Partial<Wanted> = {}): Promise<Part[]> => race(
+    specOf(text), { orders: 1000, seed: 1, ...wanted },
+    { major: String(major) as Major, database: withTestDatabase, pooled: (database) => Promise.resolve(pooled(context, database)) },
+);
+const failures = (parts: Part[]): (string | undefined)[] => parts.map(({ section }) => section.failure);
+
+/** Two sessions that each add one to what they have read. */
+const lost = `-- race: prepare
+create table counters (n int);
+insert into counters values (0);
+create function add_one() returns int language plpgsql as $$
+declare
+    v_n int;
+begin
+    select c.n + 1 into v_n from counters as c;
+    update counters set n = v_n;
+    return v_n;
+end $$
+-- race: setup
+update counters set n = 0
+-- race: session a
+select add_one()
+-- race: session b
+select add_one()
+-- race: invariant both are counted
+select n = 2 from counters
+`;
+
+describe('orders', () => {
+    test('of whole steps none loses what was added; inside of the function one does, and fails again as it is printed', async (context) => {
+        const [whole] = await raced(context, lost);
+        expect(whole?.text).toBe('2 orders, all there are, read committed: none fails');
+        const [opened] = await raced(context, lost, { inside: /add_one/ });
+        expect(opened?.text).toMatch(/stopped at 3 statements of 1 functions: one fails/);
+        expect(opened?.text).toContain('invariant "both are counted": does not hold: false');
+        const [, inside = '', order = ''] = /^again: pg-ensure race \S+ --inside (\S+) --isolation 'read committed' --order '(.*)'$/m.exec(opened?.text ?? '') ?? [];
+        const [replayed] = await raced(context, `${lost}-- race: order ${order}`, { inside: new RegExp(inside) });
+        expect(replayed?.section.failure).toBe('"both are counted" does not hold: false');
+        expect(replayed?.text).toMatch(/^1 order, read committed/);
+    });
+
+    test('a level of the spec or of the call: under REPEATABLE READ the second is refused, which the spec allows or does not', async (context) => {
+        const [refused] = await raced(context, `${lost}-- race: isolation repeatable read`, { inside: /add_one/ });
+        expect(refused?.section.failure).toMatch(/ended with 40001/);
+        const allowed = await raced(context, `${lost.replace('n = 2', 'n in (1, 2)')}-- race: allow 40001`, {
+            inside: /add_one/, switches: 2, isolation: ['read committed', 'repeatable read', 'serializable'],
+        });
+        expect(allowed.map(({ text }) => text)).toEqual([
+            expect.stringMatching(/all there are with at most 2 switches, read committed, stopped at 3/),
+            expect.stringMatching(/repeatable read/), expect.stringMatching(/serializable/),
+        ]);
+        expect(failures(allowed)).toEqual([undefined, undefined, undefined]);
+    });
+
+    test('JSON in: the same spec; JSON out: the order, its events', async (context) => {
+        const [part] = await raced(context, {
+            prepare: ['create table t (id int)'], teardown: ['truncate t'],
+            sessions: [
+                { name: 'a', steps: ['begin', { name: 'add', sql: 'insert into t select {client} where not exists (select from t)' }, 'commit'] },
+                { name: 'b', steps: ['insert into t select {client} where not exists (select from t)'] },
+            ],
+            invariants: [{ name: 'one row', query: 'select count(*) = 1 from t' }],
+        });
+        expect(part?.json).toMatchObject({ mode: 'stepped', failure: '"one row" does not hold: false', failed: { order: 'a*2 b a' } });
+        expect((part?.json.failed as { events: object[] }).events).toContainEqual(expect.objectContaining({ session: 0, what: 'end', text: 'add', open: true }));
+    });
+
+    const emptied = (invariant: string): string => `-- race: prepare
+create table t (id int primary key)
+-- race: teardown
+truncate t
+-- race: session a
+-- race: step add
+insert into t values (1)
+-- race: step take away
+delete from t
+-- race: session b
+-- race: step begin
+begin
+-- race: step add twice
+insert into t values (2), (2)
+-- race: step never
+insert into t values (3)
+-- race: allow 23505
+-- race: ${invariant} empty
+select count(*) = 0 from t
+`;
+    test('what must always be true is asked after each turn; a failed step ends its session, whose transaction is rolled back', async (context) => {
+        expect(failures(await raced(context, emptied('invariant')))).toEqual([undefined]);
+        const [always] = await raced(context, emptied('always'));
+        expect(always?.section.failure).toMatch(/"empty" does not hold: false, after \d turns/);
+    });
+
+    test('a deadlock between steps is found as one', async (context) => {
+        const session = (name: string, first: number, second: number): string => `-- race: session ${name}
+-- race: step begin
+begin
+-- race: step first
+update t set n = n + 1 where id = ${first}
+-- race: step second
+update t set n = n + 1 where id = ${second}
+-- race: step commit
+commit
+`;
+        const [part] = await raced(context, `-- race: prepare
+create table t (id int primary key, n int)
+-- race: prepare
+insert into t values (1, 0), (2, 0)
+${session('a', 1, 2)}${session('b', 2, 1)}`, { seed: 3 });
+        expect(part?.section.failure).toMatch(/ended with 40P01: deadlock detected/);
+    });
+
+    test('a function that rolls back to a savepoint stops at every statement nevertheless', async (context) => {
+        const [part] = await raced(context, `-- race: prepare
+create function f() returns int language plpgsql as $$
+begin
+    begin
+        perform 1;
+        raise division_by_zero;
+    exception when division_by_zero then
+        perform 2;
+    end;
+    return 3;
+end $$
+-- race: session a
+select f()
+`, { inside: /^f$/ });
+        expect(part?.text).toBe('1 order, all there are, read committed, stopped at 4 statements of 1 functions: none fails');
+        expect(part?.section.lanes[0]?.spans.map(({ text }) => text).filter((text) => text.startsWith('f:'))).toEqual(['f:4', 'f:5', 'f:7', 'f:9']);
+    });
+});
+
+describe('clients at once', () => {
+    /** Each holds one lock until both hold theirs, then asks for the other's: in each round one of the two is refused. */
+    const deadlock = (body: string): string => `-- race: prepare
+create function meet(client int) returns void language plpgsql as $$
+begin
+    perform pg_advisory_xact_lock(7, client);
+    perform pg_advisory_xact_lock_shared(8, client);
+    while (select count(*) < 2 from pg_locks where locktype = 'advisory' and classid = 8
+           and database = (select oid from pg_database where datname = current_database())) loop
+    end loop;
+    ${body}
+end $$
+-- race: session a
+select meet({client})
+-- race: clients 2
+-- race: rounds 3
+`;
+
+    test('deadlocks are counted, those too that a function handles itself and no caller sees', async (context) => {
+        const [seen] = await raced(context, deadlock('perform pg_advisory_xact_lock(7, 1 - client);'), { stampede: true });
+        expect(seen?.json).toMatchObject({ deadlocks: 3, codes: { ok: 3, '40P01': 3 } });
+        expect(seen?.section.failure).toContain('3 of 6 calls ended with 40P01');
+        const handled = 'begin perform pg_advisory_xact_lock(7, 1 - client); exception when deadlock_detected then end;';
+        const [hidden] = await raced(context, deadlock(handled), { stampede: true });
+        expect(hidden?.json).toMatchObject({ deadlocks: 3, codes: { ok: 6 } });
+        expect(hidden?.section.failure).toBeUndefined();
+    });
+
+    test('text has outcomes, percentiles, a histogram, waits and invariants for each level and way to connect', async (context) => {
+        const spec = `${lost.replaceAll('n = 2', 'n > 0')}-- race: allow 40001\n-- race: clients 4\n-- race: rounds 2\n-- race: connect direct pooler`;
+        const parts = await raced(context, spec, { stampede: true, isolation: ['serializable', 'read committed'] });
+        expect(parts.map(({ text }) => text.split('\n')[0])).toEqual([
+            '4 clients, 2 rounds, serializable, direct: 8 calls', '4 clients, 2 rounds, serializable, through PgBouncer: 8 calls',
+            '4 clients, 2 rounds, read committed, direct: 8 calls', '4 clients, 2 rounds, read committed, through PgBouncer: 8 calls',
+        ]);
+        expect(failures(parts)).toEqual(parts.map(() => undefined));
+        for (const { text, section } of parts) {
+            expect(text.match(/deadlocks: 0|invariant "both are counted": holds in 2 rounds|half to [\d.]+, 95 of 100 to [\d.]+, the longest [\d.]+/g)).toHaveLength(3);
+            expect([section.lanes.length, section.milliseconds.length]).toEqual([4, 8]);
+        }
+        const [alone] = await raced(context, spec, { stampede: true, clients: 1, rounds: 1, connect: ['direct'] });
+        expect(alone?.text).toContain('1 clients, 1 rounds, read committed, direct: 1 calls\n  ok: 1\n');
+    });
+
+    test('an invariant that does not hold is told with its round', async (context) => {
+        const [part] = await raced(context, '-- race: session a\nselect 1\n-- race: invariant before the third\nselect {round} < 2\n', { stampede: true, rounds: 4, clients: 2 });
+        expect(part?.section.failure).toBe('"before the third" does not hold in round 2: false');
+    });
+});
+
+test('a file of migrations is included by what it does; what needs a superuser is run as one, all else as an owner who is none', async (context) => {
+    written('-- migrate:up\ncreate table t (id int);\n-- migrate:down\ndrop table t;\n', '1_t.sql');
+    const [part] = await raced(context, `-- race: include 1_t.sql
+-- race: superuser
+create schema made; create table made.by as select current_user::text as name; grant usage on schema made to public; grant select on made.by to public
+-- race: session a
+insert into t values (1)
+-- race: invariant owner
+select not rolsuper from pg_roles where rolname = current_user
+-- race: invariant superuser
+select rolsuper from pg_roles join made.by on name = rolname
+`);
+    expect(part?.text).toBe('1 order, all there are, read committed: none fails');
+});
+
+describe('what is wrong with a spec is one line', () => {
+    const ok = '-- race: session a\nselect 1\n';
+    test.each<[string, string | object, RegExp]>([
+        ['no parts', 'select 1', /spec\.sql:1: no line begins with "-- race:"/],
+        ['SQL before the first part', `select 1\n${ok}`, /spec\.sql:1: "select 1" is before the first/],
+        ['a word that is none', `${ok}-- race: steps\nselect 1`, /spec\.sql:3: "steps" is none of superuser/],
+        ['a step without a session', '-- race: step\nselect 1', /spec\.sql:1: a step before the first/],
+        ['a step without SQL', `${ok}-- race: step b\n-- nothing\n`, /spec\.sql:3: no SQL follows "step"/],
+        ['a session without a step', '-- race: session a', /spec\.sql: session a has no step/],
+        ['no session', '-- race: setup\nselect 1', /spec\.sql: it has no session/],
+        ['two of one name', ok + ok, /two sessions are called a/],
+        ['a name that is none', '-- race: session 1a\nselect 1', /"1a" is no name of a session/],
+        ['a level that is none', '-- race: session a read\nselect 1', /"read" is no isolation level/],
+        ['a SQLSTATE that is none', `${ok}-- race: allow 4001`, /"4001" is no SQLSTATE/],
+        ['clients that are no number', `${ok}-- race: clients many`, /clients must be a whole number/],
+        ['a way to connect that is none', `${ok}-- race: connect socket`, /"socket" is none of direct, pooler/],
+        ['an order of others', `${ok}-- race: order a b`, /"b" in the order is none of a/],
+        ['a file that is not there', `${ok}-- race: include no.sql`, /spec\.sql:3: ENOENT/],
+        ['JSON that is none', 'broken.json', /broken\.json/],
+        ['JSON of another shape', { sessions: [{ name: 'a', steps: [1] }] }, /"sessions" must be steps that are strings/],
+        ['JSON with a key that is none', { session: [] }, /"session" is none of include, superuser/],
+    ])('%s', (_, text, message) => {
+        const read = (): Spec => (text === 'broken.json' ? readSpec(written('{', text)) : specOf(text));
+        expect(read).toThrow(UserError);
+        expect(read).toThrow(message);
+        expect(read).not.toThrow(/\n/);
+    });
+
+    test('an order that is asked for', () => {
+        expect(() => parsedOrder(specOf(ok), ['a*x'])).toThrow(/"a\*x" in the order is none of a/);
+        expect(parsedOrder(specOf(ok), ['a*2', 'a'])).toEqual([0, 0, 0]);
+    });
+
+    test('a setup that fails is told with its statement; functions that match no name; a step that ends its connection', async (context) => {
+        await expect(raced(context, `-- race: setup\nselect 1/0\n${ok}`)).rejects.toThrow(/setup failed with 22012: division by zero\nselect 1\/0/);
+        await expect(raced(context, ok, { inside: /nothing_of_this_name/ })).rejects.toThrow(/no PL\/pgSQL function that can be opened matches/);
+        await expect(raced(context, '-- race: session a\nselect pg_terminate_backend(pg_backend_pid())\n')).rejects.toThrow(/step a1 of a ended its connection \(/);
+    });
+});
