@@ -43,7 +43,7 @@ test('docs/race.md lists every option with its preset, every line of a spec, eve
     const words = [...page.slice(page.indexOf('## The spec'), page.indexOf('## Orders')).matchAll(/^\| (`[^|]*) \|/gm)]
         .flatMap(([, cell = '']) => [...cell.matchAll(/`(\w+)/g)].map(([, word]) => word));
     const refused = await Promise.resolve().then(() => readSpec(join(root, 'test/race/specs/wrong.sql'))).catch((error: Error) => error.message);
-    const known = /is none of (.*)$/.exec(String(refused))?.[1]?.split(', ');
+    const known = /is none of (.*)$/.exec(refused as string)?.[1]?.split(', ');
     expect(words.sort()).toEqual(known?.sort());
     expect([...page.matchAll(/^\| (\d+) \| /gm)].map(([, code]) => code)).toEqual(['0', '1', '2', '12', '14']);
 });
