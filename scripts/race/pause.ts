@@ -19,15 +19,20 @@ export async function addPauses(sql: postgres.Sql, named: RegExp): Promise<Opene
     await loadModule();
     await sql.unsafe(`
         create schema race;
-        create function race.pause(point text) returns boolean language plpgsql set search_path = pg_catalog, pg_temp as $$
+        create function race.pause(point text) returns boolean language plpgsql
+        set search_path = pg_catalog, pg_temp set lock_timeout = 0 set client_min_messages = error as $$
         declare
             v_session integer := nullif(current_setting('race.session', true), '');
-            v_turn integer := 1 - coalesce(nullif(current_setting('race.turn', true), ''), '1')::integer;
+            v_turn integer := 0;
         begin
             if v_session is null then
                 return false;
             end if;
-            perform set_config('race.turn', v_turn::text, false);
+            -- The turn is a lock that is held or not: a setting would be taken back with a subtransaction.
+            if not pg_advisory_unlock(${pauseKey}, -1 - v_session) then
+                perform pg_advisory_lock(${pauseKey}, -1 - v_session);
+                v_turn := 1;
+            end if;
             perform set_config('application_name', 'race ' || point, false);
             perform pg_advisory_lock_shared(${pauseKey}, v_session * 2 + v_turn);
             perform pg_advisory_unlock_shared(${pauseKey}, v_session * 2 + v_turn);

@@ -93,7 +93,6 @@ async function order(world: World, choose: Parameters<Run<Ordered>>[0]): Promise
     if (inside) {
         for (const number of live.keys()) {
             await lab.sql.unsafe(`select pg_advisory_lock(${pauseKey}, ${number * 2}), pg_advisory_lock(${pauseKey}, ${number * 2 + 1})`);
-            await live[number]?.sql.unsafe(`set race.turn to '1'`);
         }
     }
     const begun = performance.now();
@@ -136,7 +135,6 @@ async function goOn({ spec, lab, watch }: World, session: Live, number: number, 
     if (session.state === 'paused') {
         tell(number, 'go', '');
         session.state = 'running';
-        // Not counted here: a subtransaction that is rolled back takes the session's own count back.
         const [row] = await watch`select objid::int as key from pg_locks where pid = ${session.pid} and locktype = 'advisory' and classid = ${pauseKey} and not granted`;
         const key = `${pauseKey}, ${row?.key}`;
         await lab.sql.unsafe(`select pg_advisory_unlock(${key})`);

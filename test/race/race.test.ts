@@ -136,9 +136,9 @@ ${session('a', 1, 2)}${session('b', 2, 1)}`, { seed: 3 });
         expect(part?.section.failure).toMatch(/ended with 40P01: deadlock detected/);
     });
 
-    test('a function that rolls back to a savepoint stops at every statement nevertheless', async (context) => {
+    test('a function that rolls back to a savepoint, or has a lock_timeout, stops at every statement nevertheless', async (context) => {
         const [part] = await raced(context, `-- race: prepare
-create function f() returns int language plpgsql as $$
+create function f() returns int language plpgsql set lock_timeout = 1 as $$
 begin
     begin
         perform 1;
