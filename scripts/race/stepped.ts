@@ -39,6 +39,8 @@ interface Live {
     state: 'idle' | 'running' | 'paused' | 'waiting' | 'done';
     ended: Outcome | undefined;
     waitsFor: string;
+    /** Of the lock at which it is paused. */
+    key: number | undefined;
     /** A step has failed: what is run is ROLLBACK. */
     failed: boolean;
 }
@@ -89,7 +91,7 @@ async function order(world: World, choose: Parameters<Run<Ordered>>[0]): Promise
     const { spec, lab, owner, inside } = world;
     const result: Ordered = { events: [], errors: [], invariants: [], milliseconds: 0, failure: undefined };
     await all(owner, spec, 'setup');
-    const live = world.sessions.map(({ sql, pid }): Live => ({ sql, pid, step: 0, state: 'idle', ended: undefined, waitsFor: '', failed: false }));
+    const live = world.sessions.map(({ sql, pid }): Live => ({ sql, pid, step: 0, state: 'idle', ended: undefined, waitsFor: '', key: undefined, failed: false }));
     if (inside) {
         for (const number of live.keys()) {
             await lab.sql.unsafe(`select pg_advisory_lock(${pauseKey}, ${number * 2}), pg_advisory_lock(${pauseKey}, ${number * 2 + 1})`);
@@ -131,14 +133,12 @@ async function order(world: World, choose: Parameters<Run<Ordered>>[0]): Promise
     return { turns, outcome: result };
 }
 
-async function goOn({ spec, lab, watch }: World, session: Live, number: number, tell: Tell): Promise<void> {
+async function goOn({ spec, lab }: World, session: Live, number: number, tell: Tell): Promise<void> {
     if (session.state === 'paused') {
         tell(number, 'go', '');
         session.state = 'running';
-        const [row] = await watch`select objid::int as key from pg_locks where pid = ${session.pid} and locktype = 'advisory' and classid = ${pauseKey} and not granted`;
-        const key = `${pauseKey}, ${row?.key}`;
-        await lab.sql.unsafe(`select pg_advisory_unlock(${key})`);
-        await lab.sql.unsafe(`select pg_advisory_lock(${key})`); // waits until the session has come through
+        const key = `${pauseKey}, ${session.key}`;
+        await lab.sql.unsafe(`select pg_advisory_unlock(${key}), pg_advisory_lock(${key})`); // the second waits until the session has come through
         return;
     }
     const step = spec.sessions[number]?.steps[session.step];
@@ -157,8 +157,10 @@ async function settled({ spec, watch, lab }: World, live: Live[], tell: Tell, re
     for (const deadline = performance.now() + patienceMs; ;) {
         const ended = live.map((session) => session.ended); // before the look, so that the look shows them ended
         const rows = await watch.unsafe(`
-            select a.pid, a.application_name as point, pg_blocking_pids(a.pid) as blockers, a.state ~ '^idle in' as open from pg_stat_activity as a
-            where a.pid in (${live.map(({ pid }) => pid).join()})`) as unknown as { pid: number; point: string; blockers: number[]; open: boolean }[];
+            select a.pid, a.application_name as point, pg_blocking_pids(a.pid) as blockers, a.state ~ '^idle in' as open,
+                   (select l.objid::int from pg_locks as l where l.pid = a.pid and l.locktype = 'advisory' and l.classid = ${pauseKey} and not l.granted) as key
+            from pg_stat_activity as a where a.pid in (${live.map(({ pid }) => pid).join()})`) as unknown as
+            { pid: number; point: string; blockers: number[]; open: boolean; key: number | null }[];
         for (const [number, session] of live.entries()) {
             const names = spec.sessions[number];
             if (session.state === 'idle' || session.state === 'done') continue;
@@ -182,13 +184,15 @@ async function settled({ spec, watch, lab }: World, live: Live[], tell: Tell, re
             const blockers = row?.blockers ?? [];
             const whom = live.flatMap(({ pid }, other) => (blockers.includes(pid) ? [other] : []));
             // Another blocker, autovacuum say, ends by itself.
-            const state = blockers.includes(lab.pid) ? 'paused' : whom.length ? 'waiting' : 'running';
+            const key = row?.key ?? undefined;
+            const state = key !== undefined && blockers.includes(lab.pid) ? 'paused' : whom.length ? 'waiting' : 'running';
             const point = row?.point.replace(/^race \d*/, '').trim() ?? '';
             if (state === 'paused' && session.state !== 'paused') tell(number, 'pause', point);
             if (state === 'waiting' && session.waitsFor !== whom.join()) tell(number, 'wait', point, { waitsFor: whom });
             if (state === 'running' && session.waitsFor) tell(number, 'go', '');
             session.waitsFor = state === 'waiting' ? whom.join() : '';
             session.state = state;
+            session.key = key;
         }
         if (live.every(({ state }) => state !== 'running') && (live.some(({ state }) => state === 'idle' || state === 'paused') || live.every(({ state }) => state === 'done'))) return;
         if (performance.now() > deadline) {

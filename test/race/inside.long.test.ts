@@ -1,0 +1,39 @@
+import { basename } from 'node:path';
+import { readdirSync } from 'node:fs';
+import { describe, expect, test } from 'vitest';
+import { withSessions } from '../../scripts/harness/sessions.js';
+import { isolationLevels } from '../../scripts/harness/stampede.js';
+import { explore } from '../../scripts/race/explore.js';
+import { addPauses } from '../../scripts/race/pause.js';
+import { readSpec } from '../../scripts/race/spec.js';
+import { withOrders } from '../../scripts/race/stepped.js';
+import { script } from '../../scripts/race/text.js';
+import { withTestDatabase } from '../context.js';
+
+const folder = new URL('specs/', import.meta.url);
+const specs = readdirSync(folder).filter((name) => name.startsWith('ensure_')).map((name) => basename(name, '.sql'));
+/** What the headers say of snapshots that are older than the change. */
+const refusals: Record<string, string[]> = { ensure_row: ['40001'], ensure_only: ['NS011'], ensure_unique: ['NS011'] };
+const orders = Number(process.env.PG_ENSURE_RUNS || 6);
+const seed = Number(process.env.PG_ENSURE_SEED || 1);
+
+test('all functions can be opened', () => withTestDatabase(({ admin }) => withSessions(admin, ['dba'], async ({ dba }) => {
+    const { functions, closed } = await addPauses(dba.sql, /_v1$/);
+    expect(closed).toEqual([]);
+    expect(await dba.run(`select count(*)::int as n from pg_proc as p join pg_language as l on l.oid = p.prolang
+        where p.pronamespace = 'ensure'::regnamespace and l.lanname = 'plpgsql'`)).toEqual([{ n: functions }]);
+})));
+
+describe(`a sample of ${orders} orders, stopped at every statement of all functions, seed ${seed}`, () => {
+    test.each(specs.flatMap((name) => isolationLevels.map((isolation) => [name, isolation] as const)))('%s, %s: none fails', (name, isolation) => (
+        withTestDatabase((database) => withSessions(database.admin, ['dba'], async ({ dba }) => {
+            const spec = readSpec(new URL(`${name}.sql`, folder).pathname);
+            if (isolation !== 'read committed') spec.allowed.push(...refusals[name] ?? []);
+            await addPauses(dba.sql, /_v1$/);
+            const { runs } = await withOrders(database, spec, true, isolation, (run) => explore(run, { orders, switches: 2, seed }, ({ failure }) => failure !== undefined));
+            const failed = runs.find(({ outcome }) => outcome.failure !== undefined);
+            expect(failed && script(spec, failed.outcome)).toBeUndefined();
+            expect(runs).toHaveLength(orders);
+        }))
+    ));
+});
