@@ -12,9 +12,10 @@ import { withTestDatabase } from '../context.js';
 
 const folder = new URL('specs/', import.meta.url);
 const specs = readdirSync(folder).filter((name) => name.startsWith('ensure_')).map((name) => basename(name, '.sql'));
-/** What the headers say of snapshots that are older than the change. */
-const refusals: Record<string, string[]> = { ensure_row: ['40001'], ensure_only: ['NS011'], ensure_unique: ['NS011'] };
-const orders = Number(process.env.PG_ENSURE_RUNS || 6);
+/** As the headers say: a snapshot may be older than the row; and rows are not compared by one at all. */
+const refusals: Record<string, string[]> = { ensure_row: ['40001'] };
+const readCommittedOnly = ['ensure_only', 'ensure_unique'];
+const orders = Number(process.env.PG_ENSURE_RUNS || 4);
 const seed = Number(process.env.PG_ENSURE_SEED || 1);
 
 test('all functions can be opened', () => withTestDatabase(({ admin }) => withSessions(admin, ['dba'], async ({ dba }) => {
@@ -25,7 +26,7 @@ test('all functions can be opened', () => withTestDatabase(({ admin }) => withSe
 })));
 
 describe(`a sample of ${orders} orders, stopped at every statement of all functions, seed ${seed}`, () => {
-    test.each(specs.flatMap((name) => isolationLevels.map((isolation) => [name, isolation] as const)))('%s, %s: none fails', (name, isolation) => (
+    test.each(specs.flatMap((name) => isolationLevels.filter((level) => level === 'read committed' || !readCommittedOnly.includes(name)).map((isolation) => [name, isolation] as const)))('%s, %s: none fails', (name, isolation) => (
         withTestDatabase((database) => withSessions(database.admin, ['dba'], async ({ dba }) => {
             const spec = readSpec(new URL(`${name}.sql`, folder).pathname);
             if (isolation !== 'read committed') spec.allowed.push(...refusals[name] ?? []);
