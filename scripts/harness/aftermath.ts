@@ -12,7 +12,8 @@ export interface Aftermath {
     next: string[];
 }
 
-export const outcomesOf = ({ rows }: Outcome): string[] => rows.map(({ outcome }) => String(outcome));
+/** The driver leaves a hole in the rows that come next when a statement was cancelled among its own. */
+export const outcomesOf = ({ rows }: Outcome): string[] => rows.filter((row) => Boolean(row)).map(({ outcome }) => String(outcome));
 export const madeNothing = (outcomes: string[]): boolean => outcomes.length > 0 && outcomes.every((outcome) => outcome === 'exists');
 
 const remains = `

@@ -62,6 +62,7 @@ const program = `
     const connect = () => postgres(process.argv[2], { ...${JSON.stringify(connectOptions)}, connect_timeout: 5, onnotice: () => {},
         connection: { application_name: process.argv[3] } });
     let sql = connect();
+    process.stdout.on('error', () => process.exit());
     for await (const line of createInterface({ input: process.stdin })) {
         let answer;
         try {
