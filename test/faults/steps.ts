@@ -19,7 +19,7 @@ export interface World {
 }
 
 /** While the gate is closed (an advisory lock of the dba), whoever is called creator goes no further: at the end of a DDL command, or at a row. */
-const gate = '77, 1';
+export const gate = '77, 1';
 const reached = '77, 2';
 export const holdable = `
     create schema faults;
@@ -35,6 +35,10 @@ export const holdable = `
     create function faults.at_row() returns trigger language plpgsql as $$ begin perform faults.hold(); return null; end $$;
     create event trigger faults_hold on ddl_command_end execute function faults.at_ddl()`;
 
+/** Where the target is rows, the trigger that holds. */
+export const holdAt = ({ halfway: where }: Target, id: string): string => (typeof where !== 'object' ? ''
+    : `create trigger faults_hold after insert or update or delete on ${id}.${where.table} for each row execute function faults.at_row()`);
+
 export const withWorld = <Result>(url: string, prefix: string, body: (world: World) => Promise<Result>): Promise<Result> =>
     withSessions(url, ['dba', ...waiterNames], (sessions) => withFaults(url, async (faults) => {
         const dba = sessions.dba as Session;
@@ -43,10 +47,10 @@ export const withWorld = <Result>(url: string, prefix: string, body: (world: Wor
         return body({ url, dba, waiters: waiterNames.map((name) => sessions[name] as Session), faults, next: () => `${prefix}_${(count += 1)}` });
     }));
 
-/** Returns once each of `pids` has been seen to wait for `holder`, by itself or behind others who do. */
-export async function allWaitFor(looker: Session, holder: number, pids: number[]): Promise<void> {
+/** Returns once so many backends have been seen to wait for `holder`, by themselves or behind others who do. */
+export async function allWaitFor(looker: Session, holder: number, count = waiterNames.length): Promise<void> {
     const seen = new Set<number>();
-    await until(`each of ${pids.length} waits for ${holder}`, async () => {
+    await until(`${count} wait for ${holder}`, async () => {
         const rows = await looker.run(`
             with recursive edges as materialized (
                 select w.pid, b.holder from (select distinct l.pid from pg_locks as l where not l.granted) as w cross join unnest(pg_blocking_pids(w.pid)) as b (holder)
@@ -54,7 +58,7 @@ export async function allWaitFor(looker: Session, holder: number, pids: number[]
                 select e.pid from edges as e where e.holder = ${holder} union select e.pid from edges as e join behind as b on e.holder = b.pid)
             select b.pid from behind as b`);
         for (const { pid } of rows) seen.add(Number(pid));
-        return pids.every((pid) => seen.has(pid));
+        return seen.size >= count;
     });
 }
 
@@ -87,10 +91,10 @@ export interface Scenario {
     moment: 'inside' | 'after';
     strike: (creator: Creator) => Promise<void>;
     asProcess?: boolean;
-    /** Where the waiters and the creator connect; the world's by default. */
-    creatorUrl?: string;
     /** In autocommit, where the moment is 'inside': the server may finish it for a client that has gone. */
     autocommit?: boolean;
+    /** Run by the creator before. */
+    first?: string;
     /** For how long what is left may still be on its way. */
     patienceMs?: number;
 }
@@ -106,27 +110,25 @@ export interface Result {
 }
 
 /** The creator is struck while 15 wait for it; then what they came to, and what is left. */
-export async function struck(world: World, { target, moment, strike, asProcess = false, creatorUrl = world.url, autocommit = false, patienceMs }: Scenario): Promise<Result> {
+export async function struck(world: World, { target, moment, strike, asProcess = false, autocommit = false, first = '', patienceMs }: Scenario): Promise<Result> {
     const { dba, waiters } = world;
     const id = world.next();
     await dba.run(target.setup(id));
-    if (typeof target.halfway === 'object') {
-        await dba.run(`create trigger faults_hold after insert or update or delete on ${id}.${target.halfway.table} for each row execute function faults.at_row()`);
-    }
+    await dba.run(holdAt(target, id));
     const start = await pictureOf(dba, target, id);
     const begin = autocommit ? '' : 'begin; ';
     if (moment === 'inside') await dba.run(`select pg_advisory_lock(${gate})`);
     try {
-        return await withCreator(creatorUrl, asProcess, async (creator) => {
+        return await withCreator(world.url, asProcess, async (creator) => {
+            if (first) await creator.run(first);
             if (moment === 'inside') {
                 creator.start(`${begin}${target.call(id)}`);
-                await until(`${target.name} is half-way`, async () => (
-                    await dba.run(`select from pg_locks as l where l.pid = ${creator.pid} and l.locktype = 'advisory' and l.classid = 77 and l.objid = 2`)).length > 0);
+                await halfway(dba, creator);
             } else {
                 expect(madeNothing(outcomesOf(await settled(creator, `${begin}${target.call(id)}`)))).toBe(false);
             }
             const waiting = waiters.map((waiter) => waiter.start(target.call(id)));
-            await allWaitFor(dba, creator.pid, waiters.map(({ pid }) => pid));
+            await allWaitFor(dba, creator.pid);
             await strike(creator);
             const outcomes = await Promise.all(waiting.map((step) => step.outcome()));
             await dba.run('select pg_advisory_unlock_all()');
@@ -140,6 +142,9 @@ export async function struck(world: World, { target, moment, strike, asProcess =
         await dba.attempt(cleanup(id));
     }
 }
+
+export const halfway = (looker: Session, creator: Pick<Session, 'pid'>): Promise<void> => until('the creator is half-way', async () => (
+    await looker.run(`select from pg_locks as l where l.pid = ${creator.pid} and l.locktype = 'advisory' and l.classid = 77 and l.objid = 2`)).length > 0);
 
 /** The creator, whose call has returned, is in a statement. */
 export async function asleep(looker: Session, creator: Creator): Promise<void> {
