@@ -47,18 +47,23 @@ export const withWorld = <Result>(url: string, prefix: string, body: (world: Wor
         return body({ url, dba, waiters: waiterNames.map((name) => sessions[name] as Session), faults, next: () => `${prefix}_${(count += 1)}` });
     }));
 
-/** Returns once so many backends have been seen to wait for `holder`, by themselves or behind others who do. */
-export async function allWaitFor(looker: Session, holder: number, count = waiterNames.length): Promise<void> {
+/** The backends that wait for `holder` now, by themselves or behind others who do. */
+async function behind(looker: Session, holder: number): Promise<number[]> {
+    const rows = await looker.run(`
+        with recursive edges as materialized (
+            select w.pid, b.holder from (select distinct l.pid from pg_locks as l where not l.granted) as w cross join unnest(pg_blocking_pids(w.pid)) as b (holder)
+        ), behind (pid) as (
+            select e.pid from edges as e where e.holder = ${holder} union select e.pid from edges as e join behind as b on e.holder = b.pid)
+        select b.pid from behind as b`);
+    return rows.map(({ pid }) => Number(pid));
+}
+
+/** Returns once as many backends as are wanted by then have been seen to wait for `holder`. */
+export async function allWaitFor(looker: Session, holder: number, wanted: () => number = () => waiterNames.length): Promise<void> {
     const seen = new Set<number>();
-    await until(`${count} wait for ${holder}`, async () => {
-        const rows = await looker.run(`
-            with recursive edges as materialized (
-                select w.pid, b.holder from (select distinct l.pid from pg_locks as l where not l.granted) as w cross join unnest(pg_blocking_pids(w.pid)) as b (holder)
-            ), behind (pid) as (
-                select e.pid from edges as e where e.holder = ${holder} union select e.pid from edges as e join behind as b on e.holder = b.pid)
-            select b.pid from behind as b`);
-        for (const { pid } of rows) seen.add(Number(pid));
-        return seen.size >= count;
+    await until(`all wait for ${holder}`, async () => {
+        for (const pid of await behind(looker, holder)) seen.add(pid);
+        return seen.size >= wanted();
     });
 }
 
