@@ -136,7 +136,9 @@ export async function soak(options: SoakOptions): Promise<SoakReport> {
             report.rounds += 1;
             const goal = Math.min(done() + killsPerRound, kills);
             const stage = newStage(report, server, targets, clients.length);
-            const replicas = clients.map((client, n) => replica(client, generator(seed * 31 + report.rounds * 1009 + n), stage));
+            const replicas = clients.map((client, n) => replica(client, generator(seed * 31 + report.rounds * 1009 + n), stage).catch((error: unknown) => {
+                report.violations.push(`round ${report.rounds}: replica ${n} stopped: ${String(error)}`);
+            }));
             while (done() < goal && !late()) {
                 await pause(random() * 250);
                 const kind = choose(random);

@@ -2,7 +2,8 @@
 export interface Target {
     name: string;
     setup: (id: string) => string;
-    call: (id: string) => string;
+    /** `more`: arguments besides, where the function waits by budgets of its own. */
+    call: (id: string, more?: string) => string;
     /** A boolean: all of it is there, once, and no row is lost. */
     holds: (id: string) => string;
     /** Tables whose rows belong to the picture. */
@@ -33,14 +34,14 @@ export const targets: readonly Target[] = [
         name: 'ensure_partitions_v1',
         setup: (id) => `create schema ${id}; create table ${id}.p (k int primary key, v text) partition by range (k); create index on ${id}.p (v);
             create table ${id}.p_first partition of ${id}.p for values from (0) to (10); insert into ${id}.p select k, 'v' from generate_series(0, 4) as k`,
-        call: (id) => `select outcome from ensure.ensure_partitions_v1('${id}.p', '10', 10, 39)`,
+        call: (id, more = '') => `select outcome from ensure.ensure_partitions_v1('${id}.p', '10', 10, 39${more})`,
         holds: (id) => `${attached(`${id}.p`)} = 4 and ensure.check_coverage_v1('${id}.p', '{"k": 39}') and ${noneLoose(id)} and (select count(*) from ${id}.p) = 5`,
         rows: ['p'], halfway: 'ddl',
     },
     {
         name: 'ensure_list_partitions_v1',
         setup: (id) => `create schema ${id}; create table ${id}.l (k text primary key) partition by list (k)`,
-        call: (id) => `select outcome from ensure.ensure_list_partitions_v1('${id}.l', '{a,b}'::text[])`,
+        call: (id, more = '') => `select outcome from ensure.ensure_list_partitions_v1('${id}.l', '{a,b}'::text[]${more})`,
         holds: (id) => `${attached(`${id}.l`)} = 2 and ensure.check_coverage_v1('${id}.l', '{"k": "b"}') and ${noneLoose(id)}`,
         rows: ['l'], halfway: 'ddl',
     },
@@ -48,7 +49,7 @@ export const targets: readonly Target[] = [
         name: 'ensure_partition_tree_v1',
         setup: (id) => `create schema ${id}; create table ${id}.meta (o int, seq bigint, primary key (o, seq)) partition by list (o);
             create table ${id}.blob (o int, seq bigint, primary key (o, seq), foreign key (o, seq) references ${id}.meta) partition by list (o)`,
-        call: (id) => `select outcome from ensure.ensure_partition_tree_v1('{${id}.meta,${id}.blob}', '[{"list": "42"}, {"range": "15", "step": "10", "key": "seq"}]')`,
+        call: (id, more = '') => `select outcome from ensure.ensure_partition_tree_v1('{${id}.meta,${id}.blob}', '[{"list": "42"}, {"range": "15", "step": "10", "key": "seq"}]'${more})`,
         holds: (id) => `${attached(`${id}.meta`)} = 1 and ${attached(`${id}.blob`)} = 1 and ${noneLoose(id)}
             and ensure.check_coverage_v1('${id}.meta', '{"o": 42, "seq": 15}') and ensure.check_coverage_v1('${id}.blob', '{"o": 42, "seq": 15}')`,
         rows: ['meta', 'blob'], halfway: 'ddl',
@@ -57,7 +58,7 @@ export const targets: readonly Target[] = [
         name: 'ensure_unique_v1',
         setup: (id) => `create schema ${id}; create table ${id}.t (id int primary key, email text); create table ${id}.c (id int primary key, t int references ${id}.t);
             insert into ${id}.t select n, 'e' || n % 10 from generate_series(1, 30) as n; insert into ${id}.c select n, n from generate_series(1, 30) as n`,
-        call: (id) => `select outcome from ensure.ensure_unique_v1('${id}.t', '{email}', keep => 'id', losers => 'delete', children => 'move')`,
+        call: (id, more = '') => `select outcome from ensure.ensure_unique_v1('${id}.t', '{email}', keep => 'id', losers => 'delete', children => 'move'${more})`,
         holds: (id) => `(select count(*) from ${id}.t) = 10 and (select count(*) from ${id}.c) = 30 and not exists (select from ${id}.c where (t - id) % 10 <> 0)
             and exists (select from pg_index where indrelid = '${id}.t'::regclass and indisunique and indisvalid and not indisprimary)`,
         rows: ['t', 'c'], halfway: 'ddl',
@@ -79,7 +80,7 @@ export const targets: readonly Target[] = [
     {
         name: 'ensure_only_v1',
         setup: (id) => `create schema ${id}; create table ${id}.t (name text primary key, main boolean); insert into ${id}.t values ('a', true), ('b', false), ('c', true)`,
-        call: (id) => `select outcome from ensure.ensure_only_v1('${id}.t', '{"name": "b"}', 'main', 'main = false', promote => 'main = true')`,
+        call: (id, more = '') => `select outcome from ensure.ensure_only_v1('${id}.t', '{"name": "b"}', 'main', 'main = false', promote => 'main = true'${more})`,
         holds: (id) => `(select array_agg(t::text order by name) from ${id}.t as t) = '{"(a,f)","(b,t)","(c,f)"}'`,
         rows: ['t'], halfway: { table: 't' },
     },
@@ -87,14 +88,14 @@ export const targets: readonly Target[] = [
         name: 'merge_rows_v1',
         setup: (id) => `create schema ${id}; create table ${id}.t (id int primary key, score int); create table ${id}.c (id int primary key, t int not null references ${id}.t);
             insert into ${id}.t select n, n from generate_series(1, 4) as n; insert into ${id}.c select n, 1 + n % 4 from generate_series(1, 20) as n`,
-        call: (id) => `select outcome from ensure.merge_rows_v1('${id}.t', '{"id": 1}', '[{"id": 2}, {"id": 3}]', '{"score": "sum"}')`,
+        call: (id, more = '') => `select outcome from ensure.merge_rows_v1('${id}.t', '{"id": 1}', '[{"id": 2}, {"id": 3}]', '{"score": "sum"}'${more})`,
         holds: (id) => `(select array_agg(t::text order by id) from ${id}.t as t) = '{"(1,6)","(4,4)"}' and (select count(*) from ${id}.c) = 20 and (select count(*) from ${id}.c where t = 1) = 15`,
         rows: ['t', 'c'], halfway: { table: 'c' },
     },
     {
         name: 'ensure_role_v1',
         setup: (id) => `create schema ${id}; create role ${id}_group`,
-        call: (id) => `select outcome from ensure.ensure_role_v1('${id}_app', login => true, connection_limit => 3, settings => '{"lock_timeout": "5s"}', member_of => '["${id}_group"]')`,
+        call: (id, more = '') => `select outcome from ensure.ensure_role_v1('${id}_app', login => true, connection_limit => 3, settings => '{"lock_timeout": "5s"}', member_of => '["${id}_group"]'${more})`,
         holds: (id) => `(select count(*) from pg_roles where rolname = '${id}_app' and rolcanlogin and rolconnlimit = 3 and rolconfig = '{lock_timeout=5s}') = 1
             and (select count(*) from pg_auth_members as m join pg_roles as r on r.oid = m.member where r.rolname = '${id}_app') = 1`,
         rows: [], halfway: 'nowhere',
@@ -102,21 +103,21 @@ export const targets: readonly Target[] = [
     {
         name: 'ensure_grants_v1',
         setup: (id) => `${objects(id)} create role ${id}_app; create role ${id}_owner`,
-        call: (id) => `select outcome from ensure.ensure_grants_v1('${id}_app', '{read,write}', '{${id}}', creators => '{${id}_owner}')`,
+        call: (id, more = '') => `select outcome from ensure.ensure_grants_v1('${id}_app', '{read,write}', '{${id}}', creators => '{${id}_owner}'${more})`,
         holds: (id) => `${privileges(id)} and exists (select from pg_default_acl where defaclnamespace = '${id}'::regnamespace and defaclrole = '${id}_owner'::regrole)`,
         rows: ['a'], halfway: 'ddl',
     },
     {
         name: 'ensure_owner_v1',
         setup: (id) => `${objects(id)} create role ${id}_owner`,
-        call: (id) => `select outcome from ensure.ensure_owner_v1('${id}_owner', '{${id}}')`,
+        call: (id, more = '') => `select outcome from ensure.ensure_owner_v1('${id}_owner', '{${id}}'${more})`,
         holds: owned,
         rows: ['a'], halfway: 'ddl',
     },
     {
         name: 'ensure_roles_v1',
         setup: objects,
-        call: (id) => `select outcome from ensure.ensure_roles_v1('${document(id)}')`,
+        call: (id, more = '') => `select outcome from ensure.ensure_roles_v1('${document(id)}'${more})`,
         holds: (id) => `${owned(id)} and ${privileges(id)} and (select rolcanlogin from pg_roles where rolname = '${id}_app')`,
         rows: ['a'], halfway: 'ddl',
     },

@@ -7,7 +7,7 @@ import { stateFolder } from '../../scripts/database.js';
 import { findPgBouncer, startPooler, type Pooler } from '../../scripts/pooler.js';
 import { missing, pooled, surroundings, withTestDatabase } from '../context.js';
 import { complaints, steps } from './naive.js';
-import { allWaitFor, oneMadeIt, struck, waiterNames, withWorld, type Creator, type World } from './steps.js';
+import { allWaitFor, oneMadeIt, patient, struck, waiterNames, withWorld, type Creator, type World } from './steps.js';
 
 let world: World;
 let end = (): void => {};
@@ -93,7 +93,7 @@ describe('the pooler is killed and started again', () => {
             const creator = sessions.creator as Session;
             await creator.run(`begin; ${target.call(id)}`);
             const [row] = await creator.run('select pg_backend_pid() as pid');
-            const waiting = waiterNames.map((name) => (sessions[name] as Session).start(target.call(id)));
+            const waiting = waiterNames.map((name) => (sessions[name] as Session).start(patient(target, id)));
             await allWaitFor(world.dba, Number(row?.pid));
             await pooler?.restart();
             for (const step of waiting) expect((await step.outcome()).code).toMatch(/CONNECTION_CLOSED|ECONNRESET/);

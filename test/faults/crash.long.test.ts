@@ -8,7 +8,7 @@ import { cleanup, targetOf } from '../../scripts/harness/targets.js';
 import { surroundings } from '../context.js';
 import { install } from '../install.js';
 import { steps, twoSteps } from './naive.js';
-import { allWaitFor, gate, halfway, holdable, holdAt, waiterNames } from './steps.js';
+import { allWaitFor, gate, halfway, holdable, holdAt, patient, waiterNames } from './steps.js';
 
 /** What was committed outlives kill -9 of a process. */
 const settings = { synchronous_commit: 'on', full_page_writes: 'on', max_prepared_transactions: '5' };
@@ -60,7 +60,7 @@ describe.each(Object.keys(kills))('%s is killed by SIGKILL while 15 wait: the se
             await dba.run(`select pg_advisory_lock(${gate})`);
             const call = creator.start(`begin; ${target.call(id)}`);
             await halfway(dba, creator);
-            const waiting = waiterNames.map((waiter) => (sessions[waiter] as Session).start(target.call(id)));
+            const waiting = waiterNames.map((waiter) => (sessions[waiter] as Session).start(patient(target, id)));
             await allWaitFor(dba, creator.pid);
             await kill(creator);
             for (const step of [call, ...waiting]) expect((await step.outcome()).code).toMatch(broken);

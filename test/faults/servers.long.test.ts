@@ -9,7 +9,7 @@ import { expectError, surroundings } from '../context.js';
 import { install } from '../install.js';
 import { withStandby } from '../standby.js';
 import { complaints, steps, twoSteps } from './naive.js';
-import { allWaitFor, waiterNames } from './steps.js';
+import { allWaitFor, patient, waiterNames } from './steps.js';
 
 async function withServer(context: TestContext, settings: Record<string, string>, body: (server: Server) => Promise<void>): Promise<void> {
     if (!surroundings.embedded) return context.skip('needs a server of its own; DATABASE_URL is set');
@@ -75,7 +75,7 @@ test('max_connections reached: 53300 for some of 15, the others finish; who come
                 await creator.unsafe(`begin; ${call}`).simple();
                 const [holder] = await creator`select pg_backend_pid() as pid`;
                 const ended: Outcome[] = [];
-                const calls = callers.map(async (caller) => void ended.push(await settle(caller.unsafe(call).simple())));
+                const calls = callers.map(async (caller) => void ended.push(await settle(caller.unsafe(patient(target, id)).simple())));
                 await allWaitFor(dba, Number(holder?.pid), () => 15 - ended.length); // the others have been told
                 const refused = ended.length;
                 expect(refused).toBeGreaterThan(0);
@@ -127,7 +127,7 @@ test('the primary is killed while a creator is in its transaction and 15 wait, t
             pictures.set('naive', await pictureOf(dba, twoSteps, 'naive'));
             await dba.run(steps('naive')[0]);
             const [first = ''] = names;
-            const waiting = waiterNames.map((name) => (sessions[name] as Session).start(targetOf(first).call(`open_${first}`)));
+            const waiting = waiterNames.map((name) => (sessions[name] as Session).start(patient(targetOf(first), `open_${first}`)));
             await allWaitFor(dba, sessions[first]?.pid ?? 0);
             await caughtUp(); // what is uncommitted is there too, in the pages
             await withSessions(standby.url, ['reader'], async ({ reader }) => {

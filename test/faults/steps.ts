@@ -18,6 +18,9 @@ export interface World {
     next: () => string;
 }
 
+/** On a slow machine the default of 10 s may be over before 15 have been seen to wait. */
+export const patient = (target: Target, id: string): string => target.call(id, ", max_wait => '60 s'");
+
 /** While the gate is closed (an advisory lock of the dba), whoever is called creator goes no further: at the end of a DDL command, or at a row. */
 export const gate = '77, 1';
 const reached = '77, 2';
@@ -132,7 +135,7 @@ export async function struck(world: World, { target, moment, strike, asProcess =
             } else {
                 expect(madeNothing(outcomesOf(await settled(creator, `${begin}${target.call(id)}`)))).toBe(false);
             }
-            const waiting = waiters.map((waiter) => waiter.start(target.call(id)));
+            const waiting = waiters.map((waiter) => waiter.start(patient(target, id)));
             await allWaitFor(dba, creator.pid);
             await strike(creator);
             const outcomes = await Promise.all(waiting.map((step) => step.outcome()));
