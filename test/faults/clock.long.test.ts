@@ -7,14 +7,14 @@ import { describe, expect, test, type TestContext } from 'vitest';
 import { stateFolder } from '../../scripts/database.js';
 import { clientProcess } from '../../scripts/harness/faults.js';
 import { withSessions } from '../../scripts/harness/sessions.js';
-import { missing, withTestDatabase } from '../context.js';
+import { withTestDatabase } from '../context.js';
 import { run, withEmptyDatabase, withFolder } from '../migrate/context.js';
 
 const inside = 'usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1';
 
 /** The environment of a process whose clock is off; libfaketime is fetched once, from the package of this Debian. */
 async function clockOff(context: TestContext, by: string): Promise<NodeJS.ProcessEnv> {
-    if (arch !== 'x64') return missing(context, 'libfaketime is fetched for x86-64 only');
+    if (arch !== 'x64') return context.skip('libfaketime is fetched for x86-64 only');
     const home = join(stateFolder(), 'libfaketime');
     const library = join(home, inside);
     try {
@@ -24,7 +24,7 @@ async function clockOff(context: TestContext, by: string): Promise<NodeJS.Proces
             for (const name of readdirSync(home).filter((file) => file.endsWith('.deb'))) execFileSync('dpkg-deb', ['-x', join(home, name), home]);
         }
     } catch (error) {
-        return missing(context, `no libfaketime: ${(error as Error).message.split('\n')[0]}`);
+        return context.skip(`no libfaketime: ${(error as Error).message.split('\n')[0]}`);
     }
     const env = { LD_PRELOAD: library, FAKETIME: by, FAKETIME_DONT_FAKE_MONOTONIC: '1' };
     const hours = (Number(own(env, 'Date.now()')) - Date.now()) / 3_600_000;

@@ -11,7 +11,7 @@ import { recovered } from '../../scripts/harness/faults.js';
 import { withSessions, type Session } from '../../scripts/harness/sessions.js';
 import { targetOf } from '../../scripts/harness/targets.js';
 import { ownedFolder, unprivilegedUser } from '../../scripts/unprivileged.js';
-import { missing, surroundings } from '../context.js';
+import { surroundings } from '../context.js';
 import { install } from '../install.js';
 import { steps, twoSteps } from './naive.js';
 
@@ -26,12 +26,12 @@ interface Volume {
 async function withVolume(context: TestContext, size: string, body: (volume: Volume) => Promise<void>): Promise<void> {
     if (!surroundings.embedded) return context.skip('needs a server of its own; DATABASE_URL is set');
     const user = unprivilegedUser();
-    if (!user) return missing(context, 'needs root, to mount a small tmpfs for the server');
+    if (!user) return context.skip('needs root, to mount a small tmpfs for the server');
     const folder = ownedFolder(user, mkdtempSync(join(tmpdir(), 'pg-ensure-volume-')));
     const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', `size=${size},uid=${user.uid},gid=${user.gid},mode=700`, 'tmpfs', folder], { encoding: 'utf8' });
     if (mounted.status !== 0) {
         rmSync(folder, { recursive: true });
-        return missing(context, `a tmpfs cannot be mounted here: ${mounted.stderr.trim()}`);
+        return context.skip(`a tmpfs cannot be mounted here: ${mounted.stderr.trim()}`);
     }
     const filler = join(folder, 'filler');
     try {
