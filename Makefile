@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help node migrate status test test-long chaos hunt bench bench-unique bench-stall bench-row bench-merge bench-roles lint typecheck psql sql run start stop clean
+.PHONY: help node migrate status test test-long chaos hunt bench bench-unique bench-stall bench-row bench-merge bench-roles race soak lint typecheck psql sql run start stop clean
 
 # A dollar sign in Q reaches the shell as it is.
 override Q := $(value Q)
@@ -46,6 +46,12 @@ bench-merge: dist/cli.js ## measure what docs/merge.md quotes: 30,000 parents me
 
 bench-roles: dist/cli.js ## measure what fails of GRANT, ALTER ROLE and the like at once, beside ensure_*; 10,000 objects already right (PG=14 to PG=18)
 	@PG=$(PG) node dist/bench-roles.js
+
+race: dist/cli.js ## write docs/proof.md: every ensure_ function raced on all majors beside what people write (about an hour); PG=18 and FUNCTION=name for less, SPEC=file for your own
+	@if [ -n "$(SPEC)" ]; then PG=$(PG) $(run) race "$(SPEC)"; else PG=$(PG) FUNCTION=$(FUNCTION) node dist/race.js; fi
+
+soak: dist/cli.js ## 1,000 random kills of replicas, backends, the server and PgBouncer while all ensure_ functions are called (KILLS=, SEED=, MINUTES=20)
+	@PG=$(PG) KILLS=$(KILLS) SEED=$(SEED) MINUTES=$(MINUTES) node dist/soak.js
 
 lint: node_modules/.installed ## check the style of the code
 	@npm run --silent lint

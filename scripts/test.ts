@@ -19,6 +19,11 @@ const long = 'test/**/*.long.test.ts';
 const fewerMajors: Record<string, readonly Major[]> = {
     'test/{migrate,run,harness}/**': [],
     'test/docs.test.ts': [],
+    'test/race/{explore,command,page,docs,inside.long}.test.ts': [],
+    'test/race/race.test.ts': ['14'],
+    'test/faults/{clients,disk,clock,soak}.long.test.ts': [],
+    'test/faults/{crash,servers}.long.test.ts': ['14'],
+    'test/faults/creator.test.ts': ['14', '16'],
     'test/ensure_partitions/{grid.test,model.long.test}.ts': [],
     'test/ensure_partitions/{races.long,operations.long,contract}.test.ts': ['14'],
     'test/ensure_partitions/{tree_steps.long,delegate.long}.test.ts': ['15'],
