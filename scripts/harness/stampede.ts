@@ -11,6 +11,8 @@ export interface Stampede {
     /** Where the callers connect: the same database, directly (default) or through a pooler. */
     url?: string;
     callers: number;
+    /** Of the callers, open already and left open: their isolation level is that of when they were opened. */
+    connections?: postgres.Sql[];
     rounds: number;
     isolation: Isolation;
     transaction: boolean;
@@ -50,13 +52,11 @@ export async function stampede(options: Stampede): Promise<Report> {
     const direct = url === owner;
     const conductor = postgres(owner, connectOptions);
     const report: Report = { calls: 0, milliseconds: [], codes: {}, outcomes: [] };
-    const clients: postgres.Sql[] = [];
+    const clients: postgres.Sql[] = [...options.connections ?? []];
     try {
         const [database] = await conductor`select current_database() as name`;
         await conductor.unsafe(format('alter database %I set default_transaction_isolation to %L', database?.name, isolation));
-        for (let i = 0; i < callers; i++) {
-            clients.push(postgres(url, { ...connectOptions, connection: { application_name: `${clientName}${i}` } }));
-        }
+        for (let i = clients.length; i < callers; i++) clients.push(connected(url, i));
         await Promise.all(clients.map((client) => client`select 1`));
 
         for (let round = 0; round < rounds; round++) {
@@ -82,9 +82,15 @@ export async function stampede(options: Stampede): Promise<Report> {
         }
         return report;
     } finally {
-        await Promise.all([conductor, ...clients].map((client) => client.end({ timeout: 0 })));
+        const opened = clients.filter((client) => !options.connections?.includes(client));
+        await Promise.all([conductor, ...opened].map((client) => client.end({ timeout: 0 })));
     }
 }
+
+/** A caller by its number. */
+export const connected = (url: string, caller: number): postgres.Sql => (
+    postgres(url, { ...connectOptions, connection: { application_name: `${clientName}${caller}` } })
+);
 
 async function call(client: postgres.Sql, direct: boolean, transaction: boolean, steps: string[] | Act): Promise<Outcome> {
     const run = (statement: string) => settle(client.unsafe(statement).simple());

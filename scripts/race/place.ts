@@ -10,6 +10,8 @@ import { findPgBouncer, startPooler } from '../pooler.js';
 /** Databases that are thrown away. */
 export interface Place {
     major: Major;
+    /** As the server says it. */
+    version: string;
     /** A database of its own: ensure is installed, its owner is no superuser and has CREATEROLE. */
     database<Result>(body: (database: Database) => Promise<Result>): Promise<Result>;
     /** The database's URL through PgBouncer in transaction mode with a pool of two. */
@@ -28,14 +30,15 @@ export async function withPlace<Result>(major: Major, settings: Record<string, s
         return startPooler({ pgbouncer, server: { host, port: Number(port) }, users: [owner] });
     };
     try {
-        await withConnection(server.url, async (sql) => {
+        const version = await withConnection(server.url, async (sql) => {
             await sql.unsafe(format('create role %I login createrole password %L', owner.name, owner.password));
             await sql.unsafe(format('create database race_template owner %I', owner.name));
+            return String((await sql`show server_version`)[0]?.server_version);
         });
         await install(at(server.url, 'race_template', owner));
         const from = { admin: server.url, owner: owner.name, ownerPassword: owner.password, template: 'race_template' };
         return await body({
-            major,
+            major, version,
             database: (inside) => withDatabase(from, async (database) => {
                 try {
                     return await inside(database);

@@ -1,10 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import postgres from 'postgres';
 import type { Database } from '../harness/databases.js';
-import { connectOptions } from '../harness/sessions.js';
+import { connectOptions, type Outcome } from '../harness/sessions.js';
 import { clientName, gateClass, stampede, type Isolation } from '../harness/stampede.js';
 import { all, ask, prepared, type Asked } from './database.js';
-import { filled, type Spec, type Way } from './spec.js';
+import { filled, type Spec, type SpecSession, type Way } from './spec.js';
+
+type Steps = SpecSession['steps'];
 
 export interface StampedeOptions {
     /** Where clients connect, when that is a pooler. */
@@ -12,6 +14,12 @@ export interface StampedeOptions {
     clients: number;
     rounds: number;
     isolation: Isolation;
+    /** The steps with which a client goes on whose own ended with this SQLSTATE; undefined when it has failed. */
+    again?: (code: string, steps: Steps) => Steps | undefined;
+    /** Whether to look at what clients do, which takes a part of the machine (default: true). */
+    watched?: boolean;
+    /** Of the clients, open already: who opened them counts their deadlocks, when all have gone. */
+    connections?: postgres.Sql[];
 }
 
 /** A step of a client, in milliseconds since the clients of the round were let go. */
@@ -19,6 +27,9 @@ export interface Called { client: number; step: string; from: number; to: number
 
 /** In one look at the server, who waited for a lock and for which clients. */
 export interface Look { at: number; waiting: { client: number; waitsFor: number[] }[] }
+
+/** A client that is told so often to try again has failed. */
+const mostTries = 100;
 
 export interface Stampeded {
     isolation: Isolation;
@@ -30,6 +41,8 @@ export interface Stampeded {
     milliseconds: number[];
     /** How often calls ended with each SQLSTATE; "ok" for success. */
     codes: Record<string, number>;
+    /** How often a client went on with other steps, by the SQLSTATE that told it to. */
+    again: Record<string, number>;
     /** The first message of each SQLSTATE. */
     messages: Record<string, string>;
     /** Of pg_stat_database, read when all clients had gone: those that a function handled itself too. */
@@ -37,29 +50,33 @@ export interface Stampeded {
     /** What was waited for, and in how many looks. */
     waits: { lock: string; looks: number }[];
     looks: number;
-    /** An invariant that held in every round, or the first round in which it did not. */
-    invariants: (Asked & { round: number })[];
+    /** An invariant that held in every round, or the first round in which it did not; and in how many it did not. */
+    invariants: (Asked & { round: number; broken: number })[];
     /** The slowest round. */
     slowest: { round: number; milliseconds: number; steps: Called[]; seen: Look[] };
     failure: string | undefined;
 }
 
 /** All clients at once, each with the steps of one session, round after round. */
-export async function stampeded(spec: Spec, database: Database, { pooler, clients, rounds, isolation }: StampedeOptions): Promise<Stampeded> {
-    const invariants = spec.invariants.map(({ name }): Stampeded['invariants'][number] => ({ name, holds: true, found: 'true', round: rounds - 1 }));
+export async function stampeded(spec: Spec, database: Database, { pooler, clients, rounds, isolation, again, watched = true, connections }: StampedeOptions): Promise<Stampeded> {
+    const invariants = spec.invariants.map(({ name }): Stampeded['invariants'][number] => ({ name, holds: true, found: 'true', round: rounds - 1, broken: 0 }));
+    const told: Record<string, number> = {};
     await prepared(spec, database);
+    const before = connections ? 0 : await counted(database);
     const owner = postgres(database.url, connectOptions);
-    const watching = await watch(database.admin);
+    const watching = watched ? await watch(database.admin) : undefined;
     try {
         const report = await stampede({
-            owner: database.url, callers: clients, rounds, isolation, transaction: false, ...(pooler !== undefined && { url: pooler }),
+            owner: database.url, callers: clients, rounds, isolation, transaction: false, ...(pooler !== undefined && { url: pooler }), ...(connections && { connections }),
             around: {
                 before: (round) => all(owner, spec, 'setup', round),
-                released: (round) => watching.begin(round),
+                released: (round) => watching?.begin(round),
                 after: async (round) => {
-                    watching.end();
+                    watching?.end();
                     for (const [place, { name, query }] of spec.invariants.entries()) {
-                        if (invariants[place]?.holds) invariants[place] = { ...await ask(owner, name, filled(query, 0, round)), round };
+                        const asked = await ask(owner, name, filled(query, 0, round));
+                        const { holds = true, broken = 0, ...first } = invariants[place] ?? {};
+                        invariants[place] = { ...asked, round, ...(!holds && first), holds: holds && asked.holds, broken: broken + Number(!asked.holds) };
                     }
                     await all(owner, spec, 'teardown', round);
                 },
@@ -67,39 +84,58 @@ export async function stampeded(spec: Spec, database: Database, { pooler, client
             steps: (client, round) => async (run) => {
                 const session = spec.sessions[client % spec.sessions.length];
                 if (session?.isolation && pooler === undefined) await run(`set default_transaction_isolation to '${session.isolation}'`);
-                for (const step of session?.steps ?? []) {
-                    const sent = performance.now();
-                    const outcome = await run(filled(step.sql, client, round));
-                    watching.called(client, step.name, sent, outcome.code);
-                    if (!outcome.error) continue;
-                    await run('rollback'); // what an earlier step began
-                    return outcome;
+                const all = async (steps: Steps): Promise<Outcome> => {
+                    for (const step of steps) {
+                        const sent = performance.now();
+                        const outcome = await run(filled(step.sql, client, round));
+                        watching?.called(client, step.name, sent, outcome.code);
+                        if (!outcome.error) continue;
+                        await run('rollback'); // what an earlier step began
+                        return outcome;
+                    }
+                    return { rows: [], code: 'ok' };
+                };
+                let steps: Steps | undefined = session?.steps ?? [];
+                for (let tries = 1; ; tries++) {
+                    const outcome: Outcome = await all(steps);
+                    steps = outcome.error && tries < mostTries ? again?.(outcome.code, steps) : undefined;
+                    if (!steps) return outcome;
+                    told[outcome.code] = (told[outcome.code] ?? 0) + 1;
                 }
-                return { rows: [], code: 'ok' };
             },
         });
-        const { waits, looks, slowest } = await watching.stop();
+        const { waits, looks, slowest } = await watching?.stop() ?? { waits: [], looks: 0, slowest: { round: 0, milliseconds: 0, steps: [], seen: [] } };
         await owner.end();
         const messages: Record<string, string> = {};
         for (const { code, error } of report.outcomes) if (error) messages[code] ??= error.message;
         const refused = Object.keys(messages).find((code) => !spec.allowed.includes(code));
         const broken = invariants.find(({ holds }) => !holds);
         return {
-            isolation, connect: pooler === undefined ? 'direct' : 'pooler', clients, rounds, calls: report.calls, milliseconds: report.milliseconds, codes: report.codes,
-            messages, deadlocks: await deadlocks(database), waits, looks, invariants, slowest,
+            isolation, connect: pooler === undefined ? 'direct' : 'pooler', clients, rounds, calls: report.calls, milliseconds: report.milliseconds, codes: report.codes, again: told,
+            messages, deadlocks: connections ? 0 : await deadlocks(database) - before, waits, looks, invariants, slowest,
             failure: refused !== undefined ? `${report.codes[refused]} of ${report.calls} calls ended with ${refused}: ${messages[refused]}`
                 : broken && `"${broken.name}" does not hold in round ${broken.round}: ${broken.found}`,
         };
     } finally {
-        await watching.stop();
+        await watching?.stop();
         await owner.end({ timeout: 0 });
     }
 }
 
+async function counted({ name, admin }: Pick<Database, 'name' | 'admin'>): Promise<number> {
+    const sql = postgres(admin, connectOptions);
+    try {
+        const [row] = await sql`select deadlocks::int from pg_stat_database where datname = ${name}`;
+        return Number(row?.deadlocks);
+    } finally {
+        await sql.end({ timeout: 0 });
+    }
+}
+
 /**
- * A backend has told of its deadlocks when it is gone; before 15 in a message, behind which comes that of a row inserted later.
+ * Of a database since it was made, once all who are connected have been ended. A backend has told of its deadlocks when it is gone; before 15 in a message, behind which comes that of a row inserted later.
  */
-async function deadlocks({ name, admin }: Database): Promise<number> {
+export async function deadlocks({ name, admin }: Pick<Database, 'name' | 'admin'>): Promise<number> {
     const sql = postgres(admin, connectOptions);
     const until = async (what: string, query: string): Promise<void> => {
         for (const end = performance.now() + 30_000; ;) {
@@ -115,8 +151,7 @@ async function deadlocks({ name, admin }: Database): Promise<number> {
         await last.end();
         await until('statistics do not come', `select pg_stat_get_tuples_inserted('race_last.told'::regclass) = 1 as done`);
         await sql.unsafe('drop schema race_last cascade').simple();
-        const [row] = await sql`select deadlocks::int from pg_stat_database where datname = ${name}`;
-        return Number(row?.deadlocks);
+        return await counted({ name, admin });
     } finally {
         await sql.end({ timeout: 0 });
     }

@@ -1,0 +1,47 @@
+import { execFileSync } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { cpus, totalmem } from 'node:os';
+import { join } from 'node:path';
+import { stateFolder } from './database.js';
+import { majorOf, majors, type Major } from './embedded.js';
+import { exitCodes } from './errors.js';
+import { entries } from './matrix/cells.js';
+import { page, type Facts } from './matrix/page.js';
+import { runMajor, type Ran } from './matrix/run.js';
+import { commandLine, environment } from './packages.js';
+import { findPgBouncer } from './pooler.js';
+
+/** `make race`: the matrix, on all majors into docs/proof.md; on one (PG=14), or of some functions (FUNCTION=rows), onto stdout. */
+const rounds = Number(process.env.ROUNDS || 1);
+const wanted: readonly Major[] = !process.env.PG || process.env.PG === 'all' ? majors : [majorOf(process.env.PG)];
+const chosen = entries.filter(({ name }) => new RegExp(process.env.FUNCTION || '.').test(name));
+const complete = chosen.length === entries.length && wanted.length > 1;
+
+const pgbouncer = await findPgBouncer(stateFolder());
+if ('missing' in pgbouncer) {
+    console.error(`pg-ensure: no PgBouncer: ${pgbouncer.missing}`);
+    process.exit(exitCodes.noDatabase);
+}
+const facts: Facts = {
+    command: ['make race', ...['PG', 'FUNCTION', 'ROUNDS'].flatMap((name) => (process.env[name] ? [`${name}=${process.env[name]}`] : []))].join(' '),
+    date: new Date().toISOString().slice(0, 10),
+    machine: `${cpus().length} cores, ${cpus()[0]?.model ?? 'unknown'}, ${Math.round(totalmem() / 2 ** 30)} GB; clients and servers share it`,
+    servers: [], rounds, seconds: 0,
+    pgbouncer: execFileSync(...commandLine(pgbouncer, ['--version']), { env: environment(pgbouncer), encoding: 'utf8' }).split('\n')[0] ?? '',
+};
+const began = performance.now();
+const ran: Ran[] = [];
+for (const major of wanted) {
+    const { ran: here, version } = await runMajor(major, chosen, rounds, console.error);
+    ran.push(...here);
+    facts.servers.push(version);
+    facts.seconds = (performance.now() - began) / 1000;
+    writeFileSync(join(stateFolder(), 'race.json'), JSON.stringify({ ran, facts }));
+    // After each, so that what was run is not lost with what comes after it.
+    if (complete) writeFileSync(new URL('../docs/proof.md', import.meta.url), page(ran, facts));
+}
+if (!complete) console.log(page(ran, facts));
+const faults = ran.flatMap(({ major, entry, faults: found }) => found.map((fault) => `PostgreSQL ${major}: ${entry}: ${fault}`));
+for (const fault of faults) console.error(fault);
+console.error(`${chosen.length} functions on ${wanted.length} servers, ${Math.round(facts.seconds)} s: ${faults.length ? `${faults.length} faults` : 'no error but those that are told, no deadlock, no wrong end state'}`);
+process.exit(faults.length ? exitCodes.findings : 0);
