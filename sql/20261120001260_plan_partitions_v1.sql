@@ -43,10 +43,10 @@ begin
     -- One transaction: nobody meets the table before it has the privileges of its parent.
     statement := format('do %L', format($block$
 declare
-    v_path constant text := current_setting('search_path');
-    v_statement text;
+    v_path constant pg_catalog.text := pg_catalog.current_setting('search_path');
+    v_statement pg_catalog.text;
 begin
-    perform set_config('search_path', 'pg_catalog, pg_temp', true);
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     %s;
     for v_statement in
         select s.statement
