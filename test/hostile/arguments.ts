@@ -8,15 +8,15 @@ const unique = { target: is('table'), columns: `array['${plain.name}']`, keep: `
 const merge = { target: is('table'), keeper: row(1), losers: row(2), columns_policy: json({ a_name: 'max' }), archive: is('archive') };
 const owner = { new_owner: `'${plain.heir}'`, schemas: `array['${plain.schema}']::name[]`, excluded: `array[${is('archive')}]`, excluded_routines: "'{}'::regprocedure[]" };
 const spec = json({
-    roles: [{ role_name: 'a_fresh', login: false, connection_limit: 3, settings: { search_path: 'public' }, member_of: { a_heir: true }, valid_until: '2100-01-01', inherit: true }],
-    owners: [{ new_owner: 'a_heir', schemas: ['a_schema'], excluded: ['a_schema.a_archive'], excluded_routines: [] }],
-    grants: [{ grantee: 'a_role', access: ['read'], schemas: ['a_schema'], creators: ['a_heir'], mode: 'add', revoke_public: false }],
+    roles: [{ role_name: plain.fresh, login: false, connection_limit: 3, settings: { search_path: 'public' }, member_of: { [plain.heir]: true }, valid_until: '2100-01-01T00:00:00Z', inherit: true }],
+    owners: [{ new_owner: plain.heir, schemas: ['a_schema'], excluded: ['a_schema.a_archive'], excluded_routines: [] }],
+    grants: [{ grantee: plain.role, access: ['read'], schemas: ['a_schema'], creators: [plain.heir], mode: 'add', revoke_public: false }],
 });
 const run = "'00000000-0000-4000-8000-000000000000'::uuid";
 
 /** A call of each public function in the world of plain names that does something, by argument; what has a default may be missing. */
 export const calls: Record<string, Record<string, string>> = {
-    check_connection_budget_v1: { declared: json({ a_role: { pool: 1, replicas: 2 } }) },
+    check_connection_budget_v1: { declared: json({ [plain.role]: { pool: 1, replicas: 2 } }) },
     check_coverage_v1: { parent: is('range'), keys: json({ a_id: 7 }) },
     check_duplicates_v1: { target: unique.target, columns: unique.columns, keep: unique.keep, predicate: `'${q.id} > 0'` },
     check_install_v1: {},
@@ -35,7 +35,7 @@ export const calls: Record<string, Record<string, string>> = {
     ensure_partition_tree_v1: { parents: `array[${is('list')}]`, path: json([{ list: 'x' }, { range: 7, step: '10', key: 'a_id', zone: 'UTC' }]) },
     ensure_partitions_v1: grid,
     ensure_role_v1: {
-        role_name: `'${plain.fresh}'`, connection_limit: '3', settings: json({ search_path: 'public' }), member_of: json({ a_role: true }),
+        role_name: `'${plain.fresh}'`, connection_limit: '3', settings: json({ search_path: 'public' }), member_of: json({ [plain.role]: true }),
         database_settings: "jsonb_build_object(current_database(), jsonb_build_object('work_mem', '8MB'))", valid_until: "'2100-01-01'",
     },
     ensure_roles_v1: { spec },

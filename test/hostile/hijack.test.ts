@@ -31,7 +31,7 @@ describe('a schema first in the search_path of a superuser who calls, with funct
     test('none of them is run by the functions and triggers that are made', () => withPlants(async (dba) => {
         const { of, is } = spelled(plain);
         const [made] = await dba.run(`select statement from ensure.plan_row_function_v1(${is('table')}, '{a_id}', 'a_routine')`);
-        await dba.run(`${String(made?.statement)}; select from ensure.ensure_partition_delegate_v1(${is('range')}, 'a_role', '10', '0', '100', function_name => 'a_delegate')`);
+        await dba.run(`${String(made?.statement)}; select from ensure.ensure_partition_delegate_v1(${is('range')}, '${plain.role}', '10', '0', '100', function_name => 'a_delegate')`);
         for (let gate = false; !gate;) {
             const steps = await dba.run(`select statement from ensure.plan_unique_v1(${is('table')}, '{a_name}', keep => 'a_id', losers => 'delete', children => 'move', gate => 'refuse')`);
             for (const { statement } of steps) await dba.run(String(statement).replace(' concurrently', ''));

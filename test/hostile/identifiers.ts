@@ -1,7 +1,8 @@
 import fc from 'fast-check';
+import { withConnection } from '../../scripts/connection.js';
 import type { Session } from '../../scripts/harness/sessions.js';
 import { withSessions } from '../../scripts/harness/sessions.js';
-import { withTestDatabase } from '../context.js';
+import { surroundings, withTestDatabase } from '../context.js';
 import { names } from './names.js';
 import { difference, play } from './play.js';
 import { cut, scenarios, world, type Names } from './scenarios.js';
@@ -21,9 +22,15 @@ async function wrong(dba: Session, world: Names, only: string[]): Promise<string
     return found;
 }
 
+/** Roles belong to the whole server, and those names cannot carry that of the test: one file at a time. */
+const alone = (body: () => Promise<void>): Promise<void> => withConnection(surroundings.server.admin, async (sql) => {
+    await sql`select pg_advisory_lock(1162760018, 8)`;
+    await body();
+});
+
 /** Each function does with hostile names what it does with plain ones, in `numRuns` worlds; fast-check prints the seed of one where it does not. */
 export async function namesHold(numRuns: number, { only = Object.keys(scenarios), prepare = async (_: Session): Promise<void> => {} } = {}): Promise<void> {
-    await withTestDatabase(({ admin }) => withSessions(admin, ['dba'], async ({ dba }) => {
+    await alone(() => withTestDatabase(({ admin }) => withSessions(admin, ['dba'], async ({ dba }) => {
         await prepare(dba);
         await fc.assert(fc.asyncProperty(names, async (given) => {
             await dba.run('begin');
@@ -35,5 +42,5 @@ export async function namesHold(numRuns: number, { only = Object.keys(scenarios)
                 await dba.run('rollback');
             }
         }), { numRuns, endOnFailure: true, includeErrorInReport: true });
-    }));
+    })));
 }

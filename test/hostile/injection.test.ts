@@ -1,6 +1,6 @@
 import format from 'pg-format';
 import { describe, expect, test } from 'vitest';
-import { calls, declaredSql } from './arguments.js';
+import { call, calls, declaredSql } from './arguments.js';
 import type { PublicFunction } from './judge.js';
 import { publicFunctions, withWorld } from './play.js';
 import { canary, few, fire, heard, shots } from './shots.js';
@@ -12,6 +12,11 @@ describe('SQL in an argument that is not SQL by declaration', () => {
         const all = functions.flatMap(({ name, arguments: these }) => these.map((one) => `${name}.${one.name}`));
         expect(Object.keys(declaredSql).filter((one) => !all.includes(one))).toEqual([]);
         for (const { name, arguments: these } of functions) expect(Object.keys(calls[name] ?? {}).filter((one) => !these.some((other) => other.name === one)), name).toEqual([]);
+        for (const { name } of functions) { // a call that fails by itself would hear nothing
+            await dba.run('savepoint plain');
+            expect((await dba.attempt(call(name))).code, name).toBe(name.startsWith('undo_') ? '42704' : 'ok');
+            await dba.run('rollback to plain');
+        }
     }));
 
     test('is never run', () => withWorld(async (dba) => {

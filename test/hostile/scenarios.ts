@@ -5,7 +5,9 @@ export const kinds = ['schema', 'table', 'child', 'range', 'list', 'hash', 'arch
     'constraint', 'routine'] as const;
 export type Names = Record<(typeof kinds)[number], string>;
 
-export const plain = Object.fromEntries(kinds.map((kind) => [kind, `a_${kind}`])) as Names;
+/** Roles belong to the whole server, on which other files run: theirs have other names. */
+export const mine = `${process.pid}_${Date.now() % 100_000}`;
+export const plain = Object.fromEntries(kinds.map((kind) => [kind, ['role', 'heir', 'fresh'].includes(kind) ? `a_${kind}_${mine}` : `a_${kind}`])) as Names;
 
 /** One use of a public function: `call` once, `call` again, then `holds` is true. The statements of a plan are run in between. */
 export interface Scenario {

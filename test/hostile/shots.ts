@@ -1,20 +1,21 @@
 import format from 'pg-format';
 import type { Session } from '../../scripts/harness/sessions.js';
 import { call, calls, declaredSql } from './arguments.js';
+import { mine } from './scenarios.js';
 import type { PublicFunction } from './judge.js';
 import { publicFunctions } from './play.js';
 
 /** Whoever runs it leaves a mark that no rollback takes away. */
 export const canary = `create schema canary; create sequence canary.fired minvalue 0 start 0; select setval('canary.fired', 0, false);
     create function canary.fire() returns text language sql as $$ select nextval('canary.fired')::text $$;
-    create table canary.t (a int); insert into canary.t values (1); create role a_canary`;
+    create table canary.t (a int); insert into canary.t values (1); create role a_canary_${mine}`;
 
 const inject = 'select canary.fire()';
 export const fire = 'canary.fire()';
 export const payloads = [
     `x'; ${inject}; --`, `x"; ${inject}; --`, `x' || ${fire} || '`, `-1) or ${fire} is null; --`, `$$; ${inject}; --`, `$fn$; ${inject}; --`, fire, `(${inject})`, `x\\'; ${inject}; --`,
     `%s'; ${inject}; --`, `x', ${fire}, 'x`, `"); ${inject}; --`, `*/ ${inject} /*`, `\n; ${inject};\n--`, `10' and ${fire} is not null and '1' = '1`, `a_id = ${fire}::int`, `"a_id" from a_schema.a_table; ${inject}; --`,
-    `10 days'::interval + ${fire}::interval + '1 day`, `x', 'y'); ${inject}; --`, `{${fire}}`, `1; drop table canary.t; --`, `x'; drop table canary.t; drop role a_canary; --`,
+    `10 days'::interval + ${fire}::interval + '1 day`, `x', 'y'); ${inject}; --`, `{${fire}}`, `1; drop table canary.t; --`, `x'; drop table canary.t; drop role a_canary_${mine}; --`,
 ];
 /** One of each way out of a text: a string, an identifier, an expression. */
 export const few = [payloads[0], payloads[1], payloads[3], payloads[6], payloads[21]] as string[];
@@ -64,7 +65,7 @@ export async function heard(session: Session, all: Shot[]): Promise<string[]> {
     for (const { name, argument, value } of all) {
         await session.run('savepoint shot');
         const { code } = await session.attempt(call(name, { [argument]: value }));
-        const [row] = code === 'ok' ? await session.run("select to_regclass('canary.t') is not null as present, to_regrole('a_canary') is not null as role") : [{ present: true, role: true }];
+        const [row] = code === 'ok' ? await session.run(`select to_regclass('canary.t') is not null as present, to_regrole('a_canary_${mine}') is not null as role`) : [{ present: true, role: true }];
         await session.run('rollback to shot; release shot');
         if (await marked() || row?.present !== true || row.role !== true) {
             found.push(`${name}(${argument} => ${value})`);

@@ -6,6 +6,7 @@ import { expectError } from '../context.js';
 import { withoutGuard } from '../mutate.js';
 import { objections, type PublicFunction } from './judge.js';
 import { publicFunctions, withWorld } from './play.js';
+import { plain } from './scenarios.js';
 import { keyTypes, values } from './rows.js';
 import { allWrong, cases, wrongWith } from './values.property.js';
 import { lookalikes } from './values.js';
@@ -86,7 +87,7 @@ describe('a value of a row', () => {
 });
 
 describe('names that are empty', () => {
-    test.each(["ensure_partition_delegate_v1('a_schema.a_range', 'a_role', '10', '0', '100', function_name => '')", "ensure_unique_v1('a_schema.a_child', '{a_id,a_name}', index_name => '')",
+    test.each([`ensure_partition_delegate_v1('a_schema.a_range', '${plain.role}', '10', '0', '100', function_name => '')`, "ensure_unique_v1('a_schema.a_child', '{a_id,a_name}', index_name => '')",
         "plan_unique_v1('a_schema.a_child', '{a_id,a_name}', index_name => '')", "plan_row_function_v1('a_schema.a_table', '{a_id}', '')"])('%s', (asked) => withWorld(async (dba) => {
         const { hint } = expectError(await dba.attempt(`select * from ensure.${asked}`), '22023');
         expect(hint).not.toBe('');

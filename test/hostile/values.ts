@@ -1,4 +1,5 @@
 import format from 'pg-format';
+import { plain } from './scenarios.js';
 
 const text = ['', ' ', '0', '-1', '1.5', '1e400', 'NaN', 'infinity', '-infinity', '9223372036854775808', '1_000', ' 10 ', '1 mon 1 day', '1 day', '-1 day', '1 mon -1 day',
     '0 days', '1 mon', '1 ms', '178000000 years', 'null', 'UTC', 'no/zone', '2001-02-03', '0044-03-15 BC', '294277-01-01', '😀', 'x'.repeat(10_000), '\n', '1e-400', '٣', '{}', 'x', '()'];
@@ -19,7 +20,7 @@ const arrays = ['{}', '{null}', '{""}', '{a_id,a_id}', '{{a_id,a_name},{a_flag,a
 const relations = ['a_schema.a_table', 'a_schema.a_child', 'a_schema.a_range', 'a_schema.a_list', 'a_schema.a_hash', 'a_schema.a_archive', 'a_schema.a_view', 'a_schema.a_matview', 'a_schema.a_sequence', 'a_schema.a_constraint',
     'a_schema.a_type', 'a_schema.a_foreign', 'a_temporary', 'pg_class', 'pg_authid', 'information_schema.tables', '-', '999999999'];
 
-const quoted = (values: string[]): string[] => ['null', ...values.map((value) => format.literal(value))];
+const quoted = (values: string[]): string[] => ['null', ...values.map((value) => format.literal(value.replaceAll('a_role', plain.role).replaceAll('a_heir', plain.heir)))];
 
 /** Objects that a table is mistaken for. */
 export const lookalikes = `create view a_schema.a_view as select * from a_schema.a_table; create materialized view a_schema.a_matview as select 1 as a_id;
