@@ -189,7 +189,8 @@ as $fn$
 --          other names in it have their schema
 -- Errors   22004, 22023  target or key is null; function_name is empty
 --          42P10  key is no unique index of plain columns that can be given
---          42P01, 42809, 42703  no such table; not a table; no such column
+--          42P01, 42809, 42703, 0A000  no such table; not a table, or with a rule for INSERT; no
+--                 such column
 --          NS001  a function with this name and these arguments is there, and differs
 --          42622, 54023  the name is too long; more columns than a function can have arguments
 --          NS007  the name is taken by a function with other arguments
