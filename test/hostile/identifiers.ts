@@ -29,9 +29,9 @@ const alone = (body: () => Promise<void>): Promise<void> => withConnection(surro
 });
 
 /** Each function does with hostile names what it does with plain ones, in `numRuns` worlds; fast-check prints the seed of one where it does not. */
-export async function namesHold(numRuns: number, { only = Object.keys(scenarios), prepare = async (_: Session): Promise<void> => {} } = {}): Promise<void> {
+export async function namesHold(numRuns: number, { only = Object.keys(scenarios), prepare = undefined as ((dba: Session) => Promise<void>) | undefined } = {}): Promise<void> {
     await alone(() => withTestDatabase(({ admin }) => withSessions(admin, ['dba'], async ({ dba }) => {
-        await prepare(dba);
+        await prepare?.(dba);
         await fc.assert(fc.asyncProperty(names, async (given) => {
             await dba.run('begin');
             try {

@@ -22,7 +22,10 @@ export const few = [payloads[0], payloads[1], payloads[3], payloads[6], payloads
 
 /** Copies of `value` with `payload` in the place of one string, number or key. */
 function variants(value: unknown, payload: string): unknown[] {
-    if (Array.isArray(value)) return [...value.flatMap((one, n) => variants(one, payload).map((other) => value.with(n, other))), [...(value as unknown[]), payload]];
+    if (Array.isArray(value)) {
+        const list = value as unknown[];
+        return [...list.flatMap((one, n) => variants(one, payload).map((other) => list.with(n, other))), [...list, payload]];
+    }
     if (value === null || typeof value !== 'object') return [payload];
     const entries = Object.entries(value);
     return entries.flatMap(([key, one], n) => [

@@ -36,7 +36,7 @@ const more: Record<string, { given: string; call: string }[]> = {
     ensure_unique_v1: [
         { given: single, call: unique('') },
         { given: `${single}; create table a_schema.a_ref (a_id int primary key); alter table a_schema.a_table add r int references a_schema.a_ref`, call: unique(', as_constraint => true') },
-        { given: 'drop table a_schema.a_child; create table a_schema.a_ref (a_id int primary key); alter table a_schema.a_table add r int references a_schema.a_ref', call: unique(", keep => 'a_id', losers => 'delete', rewrite => true") },
+        { given: 'drop table a_schema.a_child; create table a_schema.a_ref (a_id int primary key); insert into a_schema.a_ref values (1); alter table a_schema.a_table add r int default 1 references a_schema.a_ref', call: unique(", keep => 'a_id', losers => 'delete', rewrite => true") },
     ],
     check_coverage_v1: [{ given: grid, call: "select ensure.check_coverage_v1('a_schema.a_grid', '{\"a_id\": 1}')" }],
 };
@@ -119,7 +119,7 @@ describe('the locks that a call holds when it is over', () => {
         expect(await drift(dba)).toEqual({ busy: [], unsaid: [], unmeasured: [] });
         await withoutGuard(dba, 'undo_merge_rows_v1', 'SHARE ROW EXCLUSIVE on each', 'EXCLUSIVE on each');
         expect(await drift(dba, 'undo_merge_rows_v1')).toEqual({ busy: [], unsaid: ['undo_merge_rows_v1: SHARE ROW EXCLUSIVE'], unmeasured: ['undo_merge_rows_v1: EXCLUSIVE'] });
-        await withoutGuard(dba, 'check_install_v1', '\nbegin\n', '\nbegin lock table a_schema.a_table in row share mode;\n');
-        expect((await drift(dba, 'check_install_v1')).unsaid).toEqual(['check_install_v1: ROW SHARE']);
+        await withoutGuard(dba, 'check_coverage_v1', '\nbegin\n', '\nbegin lock table a_schema.a_table in row share mode;\n');
+        expect((await drift(dba, 'check_coverage_v1')).unsaid).toEqual(['check_coverage_v1: ROW SHARE']);
     }));
 });

@@ -11,7 +11,7 @@ export function nodes(tree: unknown, kind: string): Tree[] {
 }
 
 /** A constant text, the parts of a name, and so on: the strings directly in a list of nodes. */
-export const names = (list: unknown): string[] => nodes(list, 'String').map(({ sval }) => String(sval ?? ''));
+export const names = (list: unknown): string[] => nodes(list, 'String').map(({ sval = '' }) => sval as string);
 
 export interface Body {
     name: string;
@@ -37,13 +37,11 @@ export function bodyOf(name: string, statement: string): Body {
     }
     const tree = parsePlPgSQLSync(statement) as unknown;
     const expressions = nodes(tree, 'PLpgSQL_expr') as unknown as { query: string; parseMode?: number }[];
-    const dynamic = dynamicKinds.flatMap((kind) => nodes(tree, kind)).flatMap(({ query, dynquery }) => [...nodes({ a: kindOf(query) }, 'PLpgSQL_expr'), ...nodes({ a: dynquery }, 'PLpgSQL_expr')])
+    const dynamic = dynamicKinds.flatMap((kind) => nodes(tree, kind)).flatMap(({ query, dynquery }) => nodes([query, dynquery], 'PLpgSQL_expr'))
         .map(({ query, parseMode }) => ({ text: String(query), mode: Number(parseMode ?? 0) })).filter(({ mode }) => mode === 2)
         .map(({ text, mode }) => ({ text, tree: parsed(text, mode) }));
     return { name, statements: expressions.map(({ query, parseMode }) => parsed(query, parseMode ?? 0)), dynamic };
 }
-
-const kindOf = (query: unknown): unknown => query;
 
 /** The functions that a file creates, a statement each. */
 export const created = (text: string): { name: string; statement: string }[] =>
