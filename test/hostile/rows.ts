@@ -1,8 +1,8 @@
 import fc from 'fast-check';
 
-/** Types of a key column, and values of all kinds for it, as JSON. */
+/** Types of a key column, and values of all kinds for it, as JSON. Not tsvector: its own input function says 42601 of a bad value. */
 export const keyTypes = ['int', 'smallint', 'bigint', 'numeric', 'numeric(5,2)', 'real', 'float8', 'text', 'varchar(3)', 'char(3)', '"char"', 'name', 'bytea', 'boolean', 'date', 'timestamp', 'timestamptz',
-    'timestamptz(0)', 'time', 'timetz', 'interval', 'uuid', 'int[]', 'text[]', 'jsonb', 'inet', 'macaddr', 'bit(3)', 'varbit', 'int4range', 'tsvector', 'oid', 'pg_lsn', 'money', 'numeric(5,2)[]'];
+    'timestamptz(0)', 'time', 'timetz', 'interval', 'uuid', 'int[]', 'text[]', 'jsonb', 'inet', 'macaddr', 'bit(3)', 'varbit', 'int4range', 'oid', 'pg_lsn', 'money', 'numeric(5,2)[]'];
 
 export const values: fc.Arbitrary<unknown> = fc.oneof(
     fc.constantFrom(0, -0, 1, -1, 1.005, 1.004999, 0.1, 1e-300, 1e300, 32768, 2147483648, '9223372036854775807', '9223372036854775808', 'NaN', 'Infinity', '-infinity', 'infinity', '', ' ', 'a', 'ab ', 'abc', 'abcd', 'abcd  ', '   ',
