@@ -19,6 +19,8 @@ export interface Package {
     name: string;
     /** Files of the package that must run. */
     programs: string[];
+    /** Other files of it to keep, beside the programs. */
+    files?: string[];
     /** The Debian release to take it from, with its own C library; without, that of this machine. */
     release?: string;
 }
@@ -77,7 +79,7 @@ export async function fetchPackage(wanted: Package, home: string): Promise<void>
 }
 
 /** The package into `ready`, then level by level the libraries that it depends on, until it runs. */
-async function fetchFiles({ name, programs, release }: Package, scratch: string, ready: string): Promise<void> {
+async function fetchFiles({ name, programs, files = [], release }: Package, scratch: string, ready: string): Promise<void> {
     const root = join(scratch, 'root');
     for (const folder of ['lists/partial', 'cache/archives/partial', 'debs', 'root', 'ready/lib']) {
         mkdirSync(join(scratch, folder), { recursive: true });
@@ -123,7 +125,7 @@ async function fetchFiles({ name, programs, release }: Package, scratch: string,
             rmSync(join(scratch, 'debs', file));
         }
         for (const file of readdirSync(root, { recursive: true, encoding: 'utf8' })) {
-            if (programs.includes(file)) renameSync(join(root, file), join(ready, basename(file)));
+            if (programs.includes(file) || files.includes(file)) renameSync(join(root, file), join(ready, basename(file)));
             if (!/^(usr\/)?lib\/[^/]+\/[^/]+\.so[.\d]*$/.test(file)) continue;
             renameSync(join(root, file), join(ready, 'lib', basename(file)));
         }

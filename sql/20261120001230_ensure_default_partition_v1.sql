@@ -17,7 +17,7 @@ as $fn$
 -- Returns  partition, null, null, outcome 'exists' | 'created' | 'attached'
 -- Errors   22004, 22023  a budget is null or negative
 --          42P01, 42809, 0A000  no such table; not partitioned by range or list; a temporary table
---          53200  the server's lock table is full
+--          54000, 53200  more locks than the server's lock table can hold
 --          25006, 42501  it is missing, and this transaction or role may not create it
 --          40001  parent was created, renamed or moved after the snapshot of this transaction
 --          55006  parent is in use by this session, as in a trigger on it

@@ -43,10 +43,10 @@ begin
     -- One transaction: nobody meets the table before it has the privileges of its parent.
     statement := format('do %L', format($block$
 declare
-    v_path constant text := current_setting('search_path');
-    v_statement text;
+    v_path constant pg_catalog.text := pg_catalog.current_setting('search_path');
+    v_statement pg_catalog.text;
 begin
-    perform set_config('search_path', 'pg_catalog, pg_temp', true);
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     %s;
     for v_statement in
         select s.statement
@@ -102,8 +102,9 @@ as $fn$
 --          number is called step_number); none when nothing is missing. Run some, ask again, and
 --          the rest comes back. Where rows of the default partition have to be moved the statement
 --          is the call of ensure_partitions_v1 that does it
--- Errors   22003, 22004, 22007, 22008, 22023, 40001, 42809, 42P01  as ensure_partitions_v1
+-- Errors   22003, 22004, 22007, 22008, 22023, 25000, 40001, 42809, 42P01  as ensure_partitions_v1
 --          0A000, 54000, NS001, NS004, NS005, NS007, NS008  as ensure_partitions_v1
+--          55P03  the creator of a partition does not come to the end of its commit
 -- Locks    none; ACCESS SHARE on a default partition while it is read
 -- Rights   as ensure_partitions_v1 when it finds everything; SELECT on a default partition
 declare

@@ -194,6 +194,11 @@ begin
             errcode = 'invalid_parameter_value',
             message = format('"%s" is partitioned by list: no step, origin or epoch', parent),
             hint = 'Leave step, origin and epoch out.';
+    elsif function_name = '' then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = 'function_name must not be empty',
+            hint = 'Leave it out to get the default.';
     elsif to_regrole(quote_ident(grantee)) is null then
         raise exception using
             errcode = 'undefined_object',

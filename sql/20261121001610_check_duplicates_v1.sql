@@ -80,6 +80,7 @@ as $fn$
 --                 a column with a name like "~row"
 --          42P17  an expression or the predicate is not immutable
 --          42501  a table may not be read, or row security would hide rows
+--          NS010  a foreign key with PERIOD refers to target
 -- Locks    ACCESS SHARE on what it reads
 -- Races    each query has its own snapshot; REPEATABLE READ gives one for all
 -- Rights   to read target and what refers to it, at any level by cascade. What the owners of the

@@ -193,7 +193,8 @@ as $fn$
 --          alive then; without revive dead rows are rows as any other
 -- Errors   22004, 22023  target or attributes is null; attributes is no object
 --          42P10  attributes have no unique key, or not the one of key
---          42601, 42703, 42804, 42883, 22003, 22007, 22008, 22P02, 42P02  bad input
+--          42601, 42703, 42804, 42883, 22003, 22007, 22008, 22P02, 42P02  bad input; of
+--                 a value also another of class 22, as its type has it
 --          42809, 428C9, 0A000  not a table; a generated column; a rule for INSERT
 --          25006  it is not there, and this transaction is read-only
 --          55000  a deferrable constraint has the columns of the key, too

@@ -182,7 +182,8 @@ as $fn$
 -- Errors   22004, 22023  target or rows is null; rows is no array of objects, or these have not the
 --                 same columns, or two have the same key
 --          0A000, 25006, 40001, 42501, 42703, 42809, 428C9, 42P10  as ensure_row_v1
---          22003, 22007, 22008, 22P02, 23505, 23P01, NS014  as ensure_row_v1
+--          22001, 22003, 22007, 22008, 22P02, 23502, 23505, 23514, 23P01, NS014  as
+--                 ensure_row_v1
 --          NS012  a trigger keeps a row out, or changes its key
 -- Locks    those of SELECT, and of INSERT where there is something to write; none longer
 -- Races    rows are inserted in the order of a key: callers with rows of the same columns, and the

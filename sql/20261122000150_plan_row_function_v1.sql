@@ -32,12 +32,17 @@ with index as (
 ), columns as (
     select a.attnum, a.atttypmod, quote_ident(a.attname) as name, a.attname, a.atttypid, k.place,
            k.operator, array_position(key, a.attname) as rank,
-           ensure._base_type_v1(a.atttypid) as base,
+           b.oid as base,
+           case when b.typnamespace = 'pg_catalog'::regnamespace -- words of the grammar need none
+                     and format_type(b.oid, null) !~ ('^(big|small|)int(eger|)\M|^(bit|boolean|'
+                         || 'character|double|interval|numeric|real|time|timestamp)\M')
+                then 'pg_catalog.' end as schema,
            row_number() over (order by array_position(key, a.attname), a.attnum) as n,
            coalesce(pg_get_expr(d.adbin, d.adrelid), pg_get_expr(t.typdefaultbin, 0)) as filler
     from index as i
     join pg_attribute as a on a.attrelid = i.indrelid and a.attnum > 0 and not a.attisdropped
     join pg_type as t on t.oid = a.atttypid
+    join pg_type as b on b.oid = ensure._base_type_v1(a.atttypid)
     left join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
     left join lateral (
         select u.place, format('operator(%I.%s)', n.nspname, o.oprname) as operator
@@ -55,9 +60,9 @@ with index as (
     from columns as c
 )
 select string_agg(format(E'    %s %s%s',
-                         case when c.attname in ('data', 'outcome', 'attempt', 'found')
-                              then concat(c.attname, '_') else c.name end,
-                         format_type(c.base, null),
+                         case when c.attname ~ '^(data|outcome|attempt|found|\$[0-9]+)$' -- taken
+                              then quote_ident(concat(c.attname, '_')) else c.name end,
+                         concat(c.schema, format_type(c.base, null)),
                          case when c.rank is null then ' default null' end), E',\n' order by c.n),
        string_agg(c.name, ', ' order by c.n),
        string_agg(c.inserted, ', ' order by c.n),
@@ -182,9 +187,10 @@ as $fn$
 --          columns and keys of target are what they are now: after a change drop it and ask again.
 --          It sets search_path where a default or the predicate of the key is in its body; all
 --          other names in it have their schema
--- Errors   22004  target or key is null
+-- Errors   22004, 22023  target or key is null; function_name is empty
 --          42P10  key is no unique index of plain columns that can be given
---          42P01, 42809, 42703  no such table; not a table; no such column
+--          42P01, 42809, 42703, 0A000  no such table; not a table, or with a rule for INSERT; no
+--                 such column
 --          NS001  a function with this name and these arguments is there, and differs
 --          42622, 54023  the name is too long; more columns than a function can have arguments
 --          NS007  the name is taken by a function with other arguments
@@ -204,6 +210,11 @@ begin
             message = format('%s must not be null',
                              case when target is null then 'target' else 'key' end),
             hint = 'Pass a table, and the columns of one of its unique keys, like ''{email}''.';
+    elsif function_name = '' then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = 'function_name must not be empty',
+            hint = 'Leave it out to get the default.';
     end if;
     perform ensure._check_attributes_v1(target, '{}');
     select k.index_oid into v_index
@@ -261,9 +272,9 @@ begin
     statement := format($create$create function %1$s.%2$I(
 %3$s,
     out data %4$s,
-    out outcome text
+    out outcome pg_catalog.text
 )
-returns record
+returns pg_catalog.record
 language plpgsql
 volatile
 security invoker%5$s

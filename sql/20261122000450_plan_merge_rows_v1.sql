@@ -101,8 +101,9 @@ as $fn$
 --          archive a run of its own. Groups are not split, so the statements do not depend on each
 --          other; of a group of more than batch losers come the first, and the others when they
 --          are gone. None when no loser is there
--- Errors   21000, 22004, 22023, 22P02, 42703, 42804, 42P01, 42809, 0A000, P0002, 42501, 55000,
---                 NS010  as merge_rows_v1, as far as it is known before anything is merged
+-- Errors   21000, 22003, 22004, 22007, 22008, 22023, 22P02, 42703, 42804, 42P01,
+--                 42809, 0A000, P0002, 42501, 55000, NS010  as merge_rows_v1, as far as it is
+--                 known before anything is merged
 --          55P03  target is locked
 -- Locks    ACCESS SHARE on target and what refers to it while they are read, given back
 -- Races    computed from the losers that are there: run some, ask again, and the rest comes

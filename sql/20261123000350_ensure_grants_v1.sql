@@ -35,6 +35,7 @@ as $fn$
 --          2BP01  grantee has granted on what is to be revoked: DETAIL says to whom, HINT the
 --                 statements that take it back
 --          3F000, 42704  no such schema or role
+--          53200  on 18: more tables than the server's lock table can hold
 --          55P03  max_wait was spent waiting for others; DETAIL names who may be in the way
 --          NS002  something differs, and the setting ensure.ddl is off
 --          NS003  another transaction changes it, and this one has already written

@@ -11,6 +11,22 @@ const rules: Record<string, { offenders: string; offence: string }> = {
                     and not 'search_path=pg_catalog, pg_temp' = any (coalesce(p.proconfig, '{}'))`,
         offence: "create function ensure.check_x_v1() returns int language sql set search_path = pg_catalog as 'select 1'",
     },
+    'nothing is set for a function but what is listed': {
+        offenders: `select p.proname || ' ' || c.setting as proname from pg_proc as p, unnest(p.proconfig) as c (setting)
+                    where p.pronamespace = 'ensure'::regnamespace and lower(split_part(c.setting, '=', 1)) <> all
+                        ('{search_path,datestyle,intervalstyle,timezone,extra_float_digits,bytea_output,lc_monetary,xmloption,array_nulls,
+                           standard_conforming_strings,quote_all_identifiers,row_security,default_tablespace,lock_timeout,jit,enable_nestloop,
+                           enable_seqscan,parallel_tuple_cost,plan_cache_mode,constraint_exclusion}')`,
+        offence: "create function ensure.check_x_v1() returns int language sql set role = 'none' as 'select 1'",
+    },
+    'row security is on, or off so that a policy is an error': {
+        offenders: `select p.proname from ${functions} and 'row_security=on' = any (p.proconfig)`,
+        offence: "create function ensure.check_x_v1() returns int language sql set row_security = on as 'select 1'",
+    },
+    'EXECUTE is nobody\'s own: USAGE of the schema is the one switch': {
+        offenders: `select p.proname from ${functions} and p.proacl is not null`,
+        offence: 'revoke execute on function ensure.check_install_v1 from public',
+    },
     'no function runs with its owner\'s rights': {
         offenders: `select p.proname from ${functions} and p.prosecdef`,
         offence: "create function ensure.check_x_v1() returns int language sql security definer as 'select 1'",

@@ -6,7 +6,7 @@ import { recovered } from '../../scripts/harness/faults.js';
 import { withSessions, type Session } from '../../scripts/harness/sessions.js';
 import { cleanup, targetOf } from '../../scripts/harness/targets.js';
 import { surroundings } from '../context.js';
-import { install } from '../install.js';
+import { install } from '../../scripts/install.js';
 import { steps, twoSteps } from './naive.js';
 import { allWaitFor, gate, halfway, holdable, holdAt, patient, waiterNames } from './steps.js';
 

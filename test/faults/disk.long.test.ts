@@ -12,7 +12,7 @@ import { withSessions, type Session } from '../../scripts/harness/sessions.js';
 import { targetOf } from '../../scripts/harness/targets.js';
 import { ownedFolder, unprivilegedUser } from '../../scripts/unprivileged.js';
 import { surroundings } from '../context.js';
-import { install } from '../install.js';
+import { install } from '../../scripts/install.js';
 import { steps, twoSteps } from './naive.js';
 
 interface Volume {

@@ -6,7 +6,7 @@ import { at } from '../../scripts/harness/databases.js';
 import { connectOptions, settle, withSessions, type Outcome, type Session } from '../../scripts/harness/sessions.js';
 import { targetOf } from '../../scripts/harness/targets.js';
 import { expectError, surroundings } from '../context.js';
-import { install } from '../install.js';
+import { install } from '../../scripts/install.js';
 import { withStandby } from '../standby.js';
 import { complaints, steps, twoSteps } from './naive.js';
 import { allWaitFor, patient, waiterNames } from './steps.js';

@@ -5,13 +5,13 @@ import { expect, test } from 'vitest';
 import { race } from '../../scripts/race/race.js';
 import { readSpec } from '../../scripts/race/spec.js';
 import { parsedOrder } from '../../scripts/race/text.js';
-import { withTestDatabase } from '../context.js';
 import { root, run } from '../migrate/context.js';
+import { placeOf } from './place.js';
 
 const page = readFileSync(join(root, 'docs/race.md'), 'utf8');
 const readme = readFileSync(join(root, 'README.md'), 'utf8');
 
-test('the spec of docs/race.md comes to what the page, and README, print', async () => {
+test('the spec of docs/race.md comes to what the page, and README, print', async (context) => {
     const folder = mkdtempSync(join(tmpdir(), 'pg-ensure-race-'));
     try {
         const file = join(folder, 'counter.sql');
@@ -19,9 +19,8 @@ test('the spec of docs/race.md comes to what the page, and README, print', async
         const shown = [...page.matchAll(/^```sh\nnpx pg-ensure race counter\.sql(?: --inside (\w+))?\n```\n\n```text\n([^]*?)^```/gm)];
         expect(shown).toHaveLength(2);
         for (const [, inside, output = ''] of shown) {
-            const place = { major: '18', database: withTestDatabase, pooled: () => Promise.reject(new Error('not asked for')) } as const;
             const spec = { ...readSpec(file), file: 'counter.sql' };
-            const [part] = await race(spec, { orders: 1000, seed: 1, ...(inside && { inside: new RegExp(inside) }) }, place);
+            const [part] = await race(spec, { orders: 1000, seed: 1, ...(inside && { inside: new RegExp(inside) }) }, placeOf(context));
             expect(`${part?.text}\n`).toBe(output);
             if (!inside) continue;
             const beginning = /^```text\n(2 orders[^]*?)^```/m.exec(readme)?.[1] ?? 'nothing';

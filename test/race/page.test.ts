@@ -7,8 +7,7 @@ import { expect, test, type TestContext } from 'vitest';
 import { page } from '../../scripts/race/html.js';
 import { race, type Wanted } from '../../scripts/race/race.js';
 import { readSpec } from '../../scripts/race/spec.js';
-import type { Major } from '../../scripts/embedded.js';
-import { major, pooled, withTestDatabase } from '../context.js';
+import { placeOf } from './place.js';
 
 const browser = (process.env.PATH ?? '').split(delimiter)
     .flatMap((folder) => ['chromium', 'chromium-browser', 'google-chrome'].map((name) => join(folder, name))).find(existsSync);
@@ -19,9 +18,7 @@ async function shown(context: TestContext, text: string, wanted: Partial<Wanted>
     const folder = mkdtempSync(join(tmpdir(), 'pg-ensure-page-'));
     try {
         writeFileSync(join(folder, 'spec.sql'), text);
-        const parts = await race(readSpec(join(folder, 'spec.sql')), { orders: 100, seed: 1, ...wanted }, {
-            major: String(major) as Major, database: withTestDatabase, pooled: (database) => Promise.resolve(pooled(context, database)),
-        });
+        const parts = await race(readSpec(join(folder, 'spec.sql')), { orders: 100, seed: 1, ...wanted }, placeOf(context));
         const file = join(folder, 'page.html');
         writeFileSync(file, page('a "race" <b>', parts.map(({ section }) => section)));
         const opened = await chromium.launch({

@@ -6,8 +6,7 @@ import { UserError } from '../../scripts/errors.js';
 import { race, type Part, type Wanted } from '../../scripts/race/race.js';
 import { readSpec, type Spec } from '../../scripts/race/spec.js';
 import { parsedOrder } from '../../scripts/race/text.js';
-import { major, pooled, withTestDatabase } from '../context.js';
-import type { Major } from '../../scripts/embedded.js';
+import { placeOf } from './place.js';
 
 let folder: string;
 beforeAll(() => {
@@ -26,7 +25,7 @@ const specOf = (text: string | object): Spec => readSpec(written(text));
 /** Races on the server of this run, each spec in databases of its own. */
 const raced = (context: TestContext, text: string | object, wanted: Partial<Wanted> = {}): Promise<Part[]> => race(
     specOf(text), { orders: 1000, seed: 1, ...wanted },
-    { major: String(major) as Major, database: withTestDatabase, pooled: (database) => Promise.resolve(pooled(context, database)) },
+    placeOf(context),
 );
 const failures = (parts: Part[]): (string | undefined)[] => parts.map(({ section }) => section.failure);
 
