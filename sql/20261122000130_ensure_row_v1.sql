@@ -199,7 +199,9 @@ as $fn$
 --          25006  it is not there, and this transaction is read-only
 --          55000  a deferrable constraint has the columns of the key, too
 --          55P03  lock_timeout was spent waiting for another's INSERT
---          40001  the row came after the snapshot of this transaction: try again
+--          40001  the row came after the snapshot of this transaction, or SERIALIZABLE sees another
+--                 conflict: try the transaction again
+--          40P01  two transactions ensure the same two rows, each in another order: try again
 --          42501  this role may not, or may not see the row that has the key
 --          NS001  the row would fulfil revive with attributes, too
 --          NS012  a trigger keeps the row out

@@ -181,7 +181,7 @@ as $fn$
 --          ensure_row_v1; of a row that exists the other attributes are not compared
 -- Errors   22004, 22023  target or rows is null; rows is no array of objects, or these have not the
 --                 same columns, or two have the same key
---          0A000, 25006, 40001, 42501, 42703, 42809, 428C9, 42P10  as ensure_row_v1
+--          0A000, 25006, 40001, 40P01, 42501, 42703, 42809, 428C9, 42P10  as ensure_row_v1
 --          22001, 22003, 22007, 22008, 22P02, 23502, 23505, 23514, 23P01, NS014  as
 --                 ensure_row_v1
 --          NS012  a trigger keeps a row out, or changes its key
