@@ -20,6 +20,26 @@ const one = async (session: Session, statement: string): Promise<Record<string, 
 const count = async (session: Session): Promise<unknown> => (await one(session, 'select count(*)::int as n from t'))?.n;
 
 describe('a second caller', () => {
+    test('of two rows in the opposite order, each in a call of its own, gets 40P01 or the first does; the other has both, and trying again finds them', () => (
+        withTable(['a', 'b'], async ({ a, b }) => {
+            const sessions = [a, b];
+            await a.run('begin');
+            await b.run('begin');
+            await a.run(ensure({ k: 1 }));
+            await b.run(ensure({ k: 2 }));
+            const first = a.start(ensure({ k: 2 }));
+            await first.blockedBy(b);
+            const codes = await Promise.all([first.outcome(), b.attempt(ensure({ k: 1 }))].map(async (outcome, at) => {
+                const { code } = await outcome;
+                if (code !== 'ok') await sessions[at]?.run('rollback');
+                return code;
+            }));
+            expect([...codes].sort()).toEqual(['40P01', 'ok']);
+            await sessions[codes.indexOf('ok')]?.run('commit');
+            expect(await one(sessions[codes.indexOf('40P01')] as Session, ensure({ k: 1 }))).toMatchObject({ outcome: 'exists' });
+            expect(await count(a)).toBe(2);
+        })));
+
     test('waits for the first, whose transaction is open, then returns its row', () => withTable(['a', 'b'], async ({ a, b }) => {
         await a.run('begin');
         const first = await one(a, ensure({ k: 1, v: 'a' }));

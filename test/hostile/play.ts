@@ -1,8 +1,12 @@
+import fc from 'fast-check';
 import { afterAll, beforeAll } from 'vitest';
 import type { Outcome, Session } from '../../scripts/harness/sessions.js';
 import { withSessions } from '../../scripts/harness/sessions.js';
 import { surroundings, withTestDatabase } from '../context.js';
 import { plain, scenarios, world, type Scenario } from './scenarios.js';
+
+/** The same cases each time; PG_ENSURE_SEED takes others. */
+fc.configureGlobal({ seed: Number(process.env.PG_ENSURE_SEED || 1) });
 
 /** Names and types of the arguments of the public functions. */
 export const publicFunctions = `select p.proname as name, p.prosrc as source,
