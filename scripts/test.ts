@@ -7,8 +7,11 @@ import { dirname, join } from 'node:path';
 import { defaultMajor, majorOf, majors, type Major } from './binaries.js';
 import { exitCodes } from './errors.js';
 
-/** What takes long: left to make test-long, and to PG=all. */
+/** What takes long: left to make test-long, and to PG=all but for `longest`. */
 const long = 'test/**/*.long.test.ts';
+
+/** What takes longest, and shows on one server what a shorter file shows on each: left to make test-long by PG=all, too. */
+const longest = ['test/race/inside.long.test.ts', 'test/hostile/hostile.long.test.ts', 'test/faults/{clients,soak}.long.test.ts'];
 
 /**
  * With PG=all every file runs on the default major, and on the others too but for these, each with the majors it has besides.
@@ -19,9 +22,13 @@ const long = 'test/**/*.long.test.ts';
 const fewerMajors: Record<string, readonly Major[]> = {
     'test/{migrate,run,harness}/**': [],
     'test/docs.test.ts': [],
-    'test/race/{explore,command,page,docs,inside.long}.test.ts': [],
+    'test/race/{explore,command,page,docs}.test.ts': [],
     'test/race/race.test.ts': ['14'],
-    'test/faults/{clients,disk,clock,soak}.long.test.ts': [],
+    'test/race/controls.long.test.ts': ['14', '16'],
+    'test/hostile/**': ['14'],
+    'test/rules/{errors,locks}.test.ts': ['14'],
+    'test/rules/{parser,squawk,plpgsql_check}.test.ts': [],
+    'test/faults/{disk,clock}.long.test.ts': [],
     'test/faults/{crash,servers}.long.test.ts': ['14'],
     'test/faults/creator.test.ts': ['14', '16'],
     'test/ensure_partitions/{grid.test,model.long.test}.ts': [],
@@ -88,10 +95,11 @@ for (const major of wanted) {
     const left = Object.entries(fewerMajors)
         .filter(([, others]) => wanted.length > 1 && named.length === 0 && major !== defaultMajor && !others.includes(major))
         .map(([files]) => files);
+    if (wanted.length > 1 && named.length === 0) left.push(...longest);
     if (wanted.length === 1 && named.length === 0) {
         left.push(long);
         console.log('left to make test-long: what takes long');
-    } else if (left.length) console.log(`left to other majors; make test PG=${major}, and test-long, run them here: ${left.join(' ')}`);
+    } else if (left.length) console.log(`left to test-long or to other majors; make test PG=${major}, and test-long, run them here: ${left.join(' ')}`);
     running = spawn(process.execPath, [vitest, 'run', ...named, ...left.flatMap((files) => ['--exclude', files])], {
         stdio: 'inherit',
         env: { ...process.env, PG: major, PG_ENSURE_COUNTS: counts },
