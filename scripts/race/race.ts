@@ -2,7 +2,7 @@ import postgres from 'postgres';
 import { exitCodes, UserError } from '../errors.js';
 import { connectOptions } from '../harness/sessions.js';
 import type { Isolation } from '../harness/stampede.js';
-import { explore, follow, minimise, switchesOf, type Explored, type Turn } from './explore.js';
+import { explore, follow, minimise, strayed, switchesOf, type Explored, type Turn } from './explore.js';
 import { clientLanes, orderLanes, type Section } from './html.js';
 import { addPauses } from './pause.js';
 import type { Place } from './place.js';
@@ -83,15 +83,17 @@ async function steps(place: Place, spec: Spec, wanted: Wanted, isolation: Isolat
             if (spec.orders.length) {
                 const found: Explored<Ordered> = { runs: [], complete: false, diverged: 0 };
                 for (const words of spec.orders) {
-                    let diverged = false;
-                    found.runs.push(await run(follow(parsedOrder(spec, words), () => (diverged = true))));
-                    found.diverged += Number(diverged);
+                    const asked = parsedOrder(spec, words);
+                    const done = await run(follow(asked));
+                    found.runs.push(done);
+                    found.diverged += Number(strayed(asked, done.turns));
                 }
                 return { explored: found, failed: found.runs.find(({ outcome }) => fails(outcome)), tries: 0 };
             }
             const found = await explore(run, { orders, switches, seed }, fails);
             const first = found.runs.find(({ outcome }) => fails(outcome));
             if (!first) return { explored: found, failed: undefined, tries: 0 };
+            if (first.outcome.stuck) return { explored: found, failed: first, tries: 0 }; // each try would take as long
             const small = await minimise(run, first.turns, fails, 200);
             const again = await run(follow(small.turns.map(({ chosen }) => chosen)));
             return { explored: found, failed: fails(again.outcome) ? again : first, tries: small.runs };
