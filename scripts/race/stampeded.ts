@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import postgres from 'postgres';
+import { exitCodes, UserError } from '../errors.js';
 import type { Database } from '../harness/databases.js';
 import { connectOptions } from '../harness/sessions.js';
 import { clientName, gateClass, stampede, type Isolation } from '../harness/stampede.js';
@@ -47,6 +48,8 @@ export interface Stampeded {
 /** All clients at once, each with the steps of one session, round after round. */
 export async function stampeded(spec: Spec, database: Database, { pooler, clients, rounds, isolation }: StampedeOptions): Promise<Stampeded> {
     const invariants = spec.invariants.map(({ name }): Stampeded['invariants'][number] => ({ name, holds: true, found: 'true', round: rounds - 1 }));
+    const own = pooler !== undefined && spec.sessions.find((session) => session.isolation);
+    if (own) throw new UserError(`${spec.file}: session ${own.name} has an isolation level of its own, which a pooler does not keep: --isolation, --connect direct`, exitCodes.usage);
     await prepared(spec, database);
     const owner = postgres(database.url, connectOptions);
     const watching = await watch(database.admin);
@@ -66,7 +69,7 @@ export async function stampeded(spec: Spec, database: Database, { pooler, client
             },
             steps: (client, round) => async (run) => {
                 const session = spec.sessions[client % spec.sessions.length];
-                if (session?.isolation && pooler === undefined) await run(`set default_transaction_isolation to '${session.isolation}'`);
+                if (session?.isolation) await run(`set default_transaction_isolation to '${session.isolation}'`);
                 for (const step of session?.steps ?? []) {
                     const sent = performance.now();
                     const outcome = await run(filled(step.sql, client, round));
@@ -75,6 +78,7 @@ export async function stampeded(spec: Spec, database: Database, { pooler, client
                     await run('rollback'); // what an earlier step began
                     return outcome;
                 }
+                await run('rollback'); // what the last step left open
                 return { rows: [], code: 'ok' };
             },
         });

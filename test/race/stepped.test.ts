@@ -3,7 +3,7 @@ import { withSessions, type Session } from '../../scripts/harness/sessions.js';
 import { isolationLevels, type Isolation } from '../../scripts/harness/stampede.js';
 import { explore, follow, minimise, type Explored } from '../../scripts/race/explore.js';
 import { addPauses } from '../../scripts/race/pause.js';
-import { readSpec, type Spec } from '../../scripts/race/spec.js';
+import { emptySpec, readSpec, type Spec } from '../../scripts/race/spec.js';
 import { withOrders, type Ordered } from '../../scripts/race/stepped.js';
 import { parsedOrder, script, spelledOrder } from '../../scripts/race/text.js';
 import { withTestDatabase } from '../context.js';
@@ -43,6 +43,17 @@ describe('steps', () => {
             expect(runs.map(({ outcome }) => outcome.failure)).toEqual(runs.map(() => undefined));
             return Promise.resolve();
         }));
+});
+
+test('who waits for one that has ended its steps is told when nothing moves, and the next order is not held up', () => {
+    const steps = [{ name: 'begin', sql: 'begin' }, { name: 'lock', sql: 'select pg_advisory_xact_lock(1)' }];
+    const spec: Spec = { ...emptySpec('spec.sql'), sessions: [{ name: 'a', steps }, { name: 'b', steps }] };
+    return withTestDatabase((database) => withOrders(database, spec, false, 'read committed', async (run) => {
+        for (const order of [[0, 0, 1, 1], [1, 1, 0, 0]]) {
+            const { outcome } = await run(follow(order));
+            expect(outcome).toMatchObject({ stuck: true, failure: expect.stringMatching(/^nothing has moved for 0.5 s: .*(a is waiting, b is done|a is done, b is waiting)/) as string });
+        }
+    }, 500));
 });
 
 describe('inside of functions', () => {
