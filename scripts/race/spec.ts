@@ -161,6 +161,7 @@ function fromJson(file: string, text: string): Spec {
                 if (!Array.isArray(value)) throw bad(key, 'a list');
                 for (const one of value as unknown[]) {
                     if (!isObject(one) || !isText(one.name) || !isText(one.query)) throw bad(key, 'objects with name and query');
+                    if (![undefined, true, false].includes(one.always as boolean)) throw bad(key, 'objects whose "always" is true or false');
                     spec.invariants.push({ name: one.name, query: one.query, always: one.always === true });
                 }
                 break;
@@ -186,6 +187,7 @@ function checked(spec: Spec): Spec {
     for (const [key, value] of Object.entries({ clients, rounds })) {
         if (value !== undefined && !(Number.isInteger(value) && value > 0 && value <= 10_000)) throw wrong(file, `${key} must be a whole number from 1 to 10000`);
     }
+    if (orders.some((order) => !order.length)) throw wrong(file, 'an order names no session');
     for (const order of orders) checkOrder(spec, order);
     return spec;
 }

@@ -360,6 +360,8 @@ describe('what is wrong with a spec is one line', () => {
         ['clients that are no number', `${ok}-- race: clients many`, /clients must be a whole number/],
         ['a way to connect that is none', `${ok}-- race: connect socket`, /"socket" is none of direct, pooler/],
         ['an order of others', `${ok}-- race: order a b`, /"b" in the order is none of a/],
+        ['an order of nobody', `${ok}-- race: order`, /an order names no session/],
+        ['JSON where always is a word', { invariants: [{ name: 'i', query: 'select true', always: 'yes' }] }, /"always" is true or false/],
         ['a file that is not there', `${ok}-- race: include no.sql`, /spec\.sql:3: ENOENT/],
         ['JSON that is none', 'broken.json', /broken\.json/],
         ['JSON of another shape', { sessions: [{ name: 'a', steps: [1] }] }, /"sessions" must be steps that are strings/],
