@@ -1,3 +1,4 @@
+import { Readable, Stream, type Writable } from 'node:stream';
 import postgres from 'postgres';
 
 /** What a statement came to: its rows, or the server's error. A step never rejects, so that none goes unnoticed. */
@@ -46,6 +47,11 @@ const patienceMs = 60_000;
 export async function settle(query: PromiseLike<unknown>): Promise<Outcome> {
     try {
         const result = await query;
+        if (result instanceof Stream) {
+            if (result instanceof Readable) result.resume();
+            else (result as Writable).on('error', () => {}).destroy(new Error('no data'));
+            throw Object.assign(new Error('COPY from or to the client cannot be a step'), { code: '0A000' });
+        }
         const sets = Array.isArray(result) && Array.isArray(result[0]) ? (result as unknown[][]) : [result as unknown[]];
         return { rows: [...(sets.at(-1) ?? [])] as Record<string, unknown>[], code: 'ok' };
     } catch (cause) {

@@ -37,7 +37,7 @@ export async function control(place: Place, entry: Entry): Promise<Controlled> {
     const fails = ({ failure }: Ordered): boolean => failure !== undefined;
     const explored = (unguarded: boolean) => place.database(async (made) => {
         if (unguarded) await without(made, entry);
-        return withOrders(made, spec, false, 'read committed', (run) => explore(run, { orders: 100, seed: 1 }, fails));
+        return withOrders(made, spec, undefined, 'read committed', (run) => explore(run, { orders: 100, seed: 1 }, fails));
     });
     const guarded = await explored(false);
     const removed = (await explored(true)).runs.find(({ outcome }) => fails(outcome));

@@ -67,12 +67,12 @@ export function addRaceCommand(program: Command, { print, complain }: Surface): 
                 if (spinner) spinner.text = text;
             };
             const parts = await withPlace(majorOf(process.env.PG), settings, (place) => race(spec, flags, place, tell)).finally(() => spinner?.stop());
+            if (flags.json) print(JSON.stringify({ file, postgresql: majorOf(process.env.PG), parts: parts.map(({ json }) => json) }, undefined, 2));
+            else print(parts.map(({ text }) => text).join('\n'));
+            if (parts.some(({ section: { failure } }) => failure !== undefined)) process.exitCode = exitCodes.findings;
             if (flags.html !== undefined) {
                 writeFileSync(flags.html, page(`${file} on PostgreSQL ${majorOf(process.env.PG)}`, parts.map(({ section }) => section)));
                 complain(`pg-ensure: ${flags.html} is written`);
             }
-            if (flags.json) print(JSON.stringify({ file, postgresql: majorOf(process.env.PG), parts: parts.map(({ json }) => json) }, undefined, 2));
-            else print(parts.map(({ text }) => text).join('\n'));
-            if (parts.some(({ section: { failure } }) => failure !== undefined)) process.exitCode = exitCodes.findings;
         });
 }

@@ -9,12 +9,21 @@ export interface Asked {
     name: string;
     holds: boolean;
     found: string;
+    /** The SQLSTATE of a query that failed. */
+    code?: string | undefined;
 }
 
+/** Rows as lists: of columns that have the same name an object would have the last. */
 export async function ask(sql: postgres.Sql, name: string, query: string): Promise<Asked> {
-    const { rows, error } = await settle(sql.unsafe(query).simple());
-    const values = rows.flatMap((row) => Object.values(row));
-    return { name, holds: values.length === 1 && values[0] === true, found: error ? error.message : JSON.stringify(values.length === 1 ? values[0] : rows) };
+    try {
+        const result = await sql.unsafe(query).simple().values();
+        if (!('command' in result)) return { name, holds: false, found: 'several statements, not one query' };
+        const values = result.flat();
+        return { name, holds: values.length === 1 && values[0] === true, found: JSON.stringify(values.length === 1 ? values[0] : result) };
+    } catch (error) {
+        const { message, code } = error as postgres.PostgresError;
+        return { name, holds: false, found: message, code };
+    }
 }
 
 /** Statements of the spec that must not fail. */

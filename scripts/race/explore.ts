@@ -17,7 +17,7 @@ export interface Limits {
 
 export interface Explored<Outcome> {
     runs: { turns: Turn[]; outcome: Outcome }[];
-    /** Whether every order was run, or every one with so many switches. */
+    /** Whether every order was run, or every one with so many switches; not when one that was not followed may have had others behind it. */
     complete: boolean;
     /** The order was not the same when it was run again: what waits by the clock decided. */
     diverged: number;
@@ -46,36 +46,38 @@ export const switchesOf = (turns: Turn[]): number => turns.filter(({ runnable, c
  */
 export async function explore<Outcome>(run: Run<Outcome>, { orders, switches = Infinity, seed }: Limits, stop: (outcome: Outcome) => boolean): Promise<Explored<Outcome>> {
     const pick = random(seed);
-    const open: number[][] = [[]];
+    const open: (() => number[])[] = [() => []]; // not lists: of a long order there are thousands, each as long
     const found: Explored<Outcome> = { runs: [], complete: false, diverged: 0 };
     while (open.length && found.runs.length < orders) {
         const sampled = open.length + found.runs.length > orders;
-        const [beginning = []] = open.splice(sampled ? Math.floor(pick() * open.length) : open.length - 1, 1);
-        let diverged = false;
-        const { turns, outcome } = await run(follow(beginning, () => (diverged = true)));
+        const [next] = open.splice(sampled ? Math.floor(pick() * open.length) : open.length - 1, 1);
+        const beginning = next?.() ?? [];
+        const { turns, outcome } = await run(follow(beginning));
+        const diverged = strayed(beginning, turns);
         found.runs.push({ turns, outcome });
         found.diverged += Number(diverged);
         if (stop(outcome)) return found;
         if (diverged) continue;
         for (let place = beginning.length; place < turns.length; place += 1) {
             const { runnable, chosen } = turns[place] as Turn;
-            const before = turns.slice(0, place);
             for (const other of runnable.filter((session) => session !== chosen)) {
-                const next = [...before, { runnable, chosen: other }];
-                if (switchesOf(next) <= switches) open.push(next.map((turn) => turn.chosen));
+                const next = (): Turn[] => [...turns.slice(0, place), { runnable, chosen: other }];
+                if (switches === Infinity || switchesOf(next()) <= switches) open.push(() => next().map((turn) => turn.chosen));
             }
         }
     }
-    return { ...found, complete: !open.length };
+    return { ...found, complete: !open.length && !found.diverged };
 }
 
+/** Whether `order` was not followed to its end. */
+export const strayed = (order: number[], turns: Turn[]): boolean => order.some((wanted, place) => turns[place]?.chosen !== wanted);
+
 /** Chooses as `order` says, then goes on with who was last, or the first who may. */
-export function follow(order: number[], diverged: () => void = () => {}): (runnable: number[], last: number | undefined) => number {
+export function follow(order: number[]): (runnable: number[], last: number | undefined) => number {
     let place = 0;
     return (runnable, last) => {
         const wanted = order[place++];
         if (wanted !== undefined && runnable.includes(wanted)) return wanted;
-        if (wanted !== undefined) diverged();
         return last !== undefined && runnable.includes(last) ? last : runnable[0] as number;
     };
 }

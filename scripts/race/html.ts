@@ -70,7 +70,7 @@ export function orderLanes(spec: Spec, { events, milliseconds }: Ordered): Lane[
         const spans = own.flatMap((event, place) => {
             const last = place === own.length - 1;
             if (event.what === 'end' && last && !event.open) return [];
-            return [{ from: event.at, to: own[place + 1]?.at ?? end, kind: kindOf(event), text: event.what === 'wait' ? `waits for ${names(event.waitsFor ?? [])}` : event.text }];
+            return [{ from: event.at, to: own[place + 1]?.at ?? end, kind: kindOf(event), text: event.what === 'wait' ? `waits for ${names(event.waitsFor ?? [])}` : event.text || 'goes on' }];
         });
         return { name, spans, ends: own.filter(({ what }) => what === 'end').map(({ at, code = '' }) => ({ at, code })) };
     });

@@ -1,10 +1,8 @@
-import postgres from 'postgres';
 import { exitCodes, UserError } from '../errors.js';
-import { connectOptions } from '../harness/sessions.js';
 import type { Isolation } from '../harness/stampede.js';
-import { explore, follow, minimise, switchesOf, type Explored, type Turn } from './explore.js';
+import { explore, follow, minimise, strayed, switchesOf, type Explored, type Turn } from './explore.js';
 import { clientLanes, orderLanes, type Section } from './html.js';
-import { addPauses } from './pause.js';
+import type { Opened } from './pause.js';
 import type { Place } from './place.js';
 import type { Spec, Way } from './spec.js';
 import { stampeded } from './stampeded.js';
@@ -65,16 +63,9 @@ async function steps(place: Place, spec: Spec, wanted: Wanted, isolation: Isolat
     const { orders, seed, switches, inside } = wanted;
     const fails = ({ failure }: Ordered): boolean => failure !== undefined;
     return place.database(async (database) => {
-        let opened = '';
-        const notes: string[] = [];
-        const { explored, failed, tries } = await withOrders(database, spec, inside !== undefined, isolation, async (counted) => {
-            if (inside !== undefined) {
-                const sql = postgres(database.admin, connectOptions);
-                const { functions, points, closed } = await addPauses(sql, inside).finally(() => sql.end());
-                if (!points) throw new UserError(`no PL/pgSQL function that can be opened matches --inside ${inside.source}`, exitCodes.usage);
-                opened = `, stopped at ${points} statements of ${functions} functions`;
-                notes.push(...closed.map(({ name, why }) => `not opened: ${name} (${why})`));
-            }
+        let open: Opened = { functions: 0, points: 0, closed: [] };
+        const { explored, failed, tries } = await withOrders(database, spec, inside, isolation, async (counted, opening) => {
+            open = opening;
             let runs = 0;
             const run: typeof counted = (choose) => {
                 tell(`${isolation}: order ${runs += 1}`);
@@ -83,19 +74,25 @@ async function steps(place: Place, spec: Spec, wanted: Wanted, isolation: Isolat
             if (spec.orders.length) {
                 const found: Explored<Ordered> = { runs: [], complete: false, diverged: 0 };
                 for (const words of spec.orders) {
-                    let diverged = false;
-                    found.runs.push(await run(follow(parsedOrder(spec, words), () => (diverged = true))));
-                    found.diverged += Number(diverged);
+                    const asked = parsedOrder(spec, words);
+                    const done = await run(follow(asked));
+                    found.runs.push(done);
+                    found.diverged += Number(strayed(asked, done.turns));
                 }
                 return { explored: found, failed: found.runs.find(({ outcome }) => fails(outcome)), tries: 0 };
             }
             const found = await explore(run, { orders, switches, seed }, fails);
             const first = found.runs.find(({ outcome }) => fails(outcome));
             if (!first) return { explored: found, failed: undefined, tries: 0 };
+            if (first.outcome.stuck) return { explored: found, failed: first, tries: 0 }; // each try would take as long
             const small = await minimise(run, first.turns, fails, 200);
             const again = await run(follow(small.turns.map(({ chosen }) => chosen)));
             return { explored: found, failed: fails(again.outcome) ? again : first, tries: small.runs };
         });
+        const { functions, points, closed } = open;
+        if (inside && !points) throw new UserError(`no PL/pgSQL function that can be opened matches --inside ${inside.source}`, exitCodes.usage);
+        const opened = inside ? `, stopped at ${points} statements of ${functions} functions` : '';
+        const notes = closed.map(({ name, why }) => `not opened: ${name} (${why})`);
         const runs = explored.runs.length;
         const extent = failed ? '' : spec.orders.length ? ', as asked' : explored.complete ? `, all there are${switches === undefined ? '' : ` with at most ${switches} switches`}`
             : `, a sample with seed ${seed}`;

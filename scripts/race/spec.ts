@@ -61,7 +61,7 @@ const wrong = (place: string, why: string): UserError => new UserError(`${place}
 
 function read(file: string, place: string): string {
     try {
-        return readFileSync(file, 'utf8');
+        return readFileSync(file, 'utf8').replace(/^\uFEFF/, '');
     } catch (error) {
         throw wrong(place, (error as Error).message);
     }
@@ -80,6 +80,8 @@ function fromSql(file: string, text: string): Spec {
     if (parts.length === 1) throw wrong(`${file}:1`, 'no line begins with "-- race:": a spec has parts such as "-- race: session a"');
     const outside = /^(?!\s*--|\s*$).*$/m.exec(parts[0] ?? '');
     if (outside) throw wrong(`${file}:1`, `"${outside[0]}" is before the first "-- race:" line`);
+    const near = /^(?!-- race:)[^\S\n]*--\s*race\s*:.*/im.exec(text);
+    if (near) throw wrong(`${file}:${text.slice(0, near.index).split('\n').length}`, `"${near[0].trim()}" must be written "-- race:", at the beginning of its line`);
     for (const part of parts.slice(1)) {
         const place = `${file}:${line}`;
         const end = part.indexOf('\n') < 0 ? part.length : part.indexOf('\n');
@@ -159,6 +161,7 @@ function fromJson(file: string, text: string): Spec {
                 if (!Array.isArray(value)) throw bad(key, 'a list');
                 for (const one of value as unknown[]) {
                     if (!isObject(one) || !isText(one.name) || !isText(one.query)) throw bad(key, 'objects with name and query');
+                    if (![undefined, true, false].includes(one.always as boolean)) throw bad(key, 'objects whose "always" is true or false');
                     spec.invariants.push({ name: one.name, query: one.query, always: one.always === true });
                 }
                 break;
@@ -184,6 +187,7 @@ function checked(spec: Spec): Spec {
     for (const [key, value] of Object.entries({ clients, rounds })) {
         if (value !== undefined && !(Number.isInteger(value) && value > 0 && value <= 10_000)) throw wrong(file, `${key} must be a whole number from 1 to 10000`);
     }
+    if (orders.some((order) => !order.length)) throw wrong(file, 'an order names no session');
     for (const order of orders) checkOrder(spec, order);
     return spec;
 }

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import postgres from 'postgres';
+import { exitCodes, UserError } from '../errors.js';
 import type { Database } from '../harness/databases.js';
 import { connectOptions, type Outcome } from '../harness/sessions.js';
 import { clientName, gateClass, stampede, type Isolation } from '../harness/stampede.js';
@@ -61,6 +62,8 @@ export interface Stampeded {
 export async function stampeded(spec: Spec, database: Database, { pooler, clients, rounds, isolation, again, watched = true, connections }: StampedeOptions): Promise<Stampeded> {
     const invariants = spec.invariants.map(({ name }): Stampeded['invariants'][number] => ({ name, holds: true, found: 'true', round: rounds - 1, broken: 0 }));
     const told: Record<string, number> = {};
+    const own = pooler !== undefined && spec.sessions.find((session) => session.isolation);
+    if (own) throw new UserError(`${spec.file}: session ${own.name} has an isolation level of its own, which a pooler does not keep: --isolation, --connect direct`, exitCodes.usage);
     await prepared(spec, database);
     const before = connections ? 0 : await counted(database);
     const owner = postgres(database.url, connectOptions);
@@ -83,7 +86,7 @@ export async function stampeded(spec: Spec, database: Database, { pooler, client
             },
             steps: (client, round) => async (run) => {
                 const session = spec.sessions[client % spec.sessions.length];
-                if (session?.isolation && pooler === undefined) await run(`set default_transaction_isolation to '${session.isolation}'`);
+                if (session?.isolation) await run(`set default_transaction_isolation to '${session.isolation}'`);
                 const all = async (steps: Steps): Promise<Outcome> => {
                     for (const step of steps) {
                         const sent = performance.now();
@@ -93,6 +96,7 @@ export async function stampeded(spec: Spec, database: Database, { pooler, client
                         await run('rollback'); // what an earlier step began
                         return outcome;
                     }
+                    await run('rollback'); // what the last step left open
                     return { rows: [], code: 'ok' };
                 };
                 let steps: Steps | undefined = session?.steps ?? [];

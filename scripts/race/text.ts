@@ -40,9 +40,9 @@ const switches = (events: Event[], place: number): boolean => {
 
 const oneLine = (sql: string): string => sql.replace(/\s+/g, ' ');
 
-function sentence(spec: Spec, { what, text, waitsFor = [], code, message, session }: Event): string {
+function sentence(spec: Spec, { what, text, waitsFor = [], code, message, sql = '' }: Event): string {
     switch (what) {
-        case 'step': return `${text}: ${oneLine(spec.sessions[session]?.steps.find(({ name }) => name === text)?.sql ?? '')}`;
+        case 'step': return `${text}: ${oneLine(sql)}`;
         case 'pause': return `stopped before ${text}`;
         case 'wait': return `waits for ${waitsFor.map((other) => spec.sessions[other]?.name).join(', ')}${text.includes(':') ? `, after ${text}` : ''}`;
         case 'go': return 'goes on';
@@ -59,7 +59,7 @@ export const percentile = (values: number[], percent: number): number => {
 /** Each bar twice as wide in milliseconds as the one before it. */
 export function buckets(milliseconds: number[]): { upTo: number; count: number }[] {
     const powers = milliseconds.map((value) => Math.max(0, Math.ceil(Math.log2(value))));
-    const [least, most] = [Math.min(...powers), Math.max(...powers)];
+    const [least, most] = powers.reduce(([low, high], power) => [Math.min(low, power), Math.max(high, power)], [Infinity, -Infinity]);
     return milliseconds.length === 0 ? [] : Array.from({ length: most - least + 1 }, (_, place) => ({
         upTo: 2 ** (least + place), count: powers.filter((power) => power === least + place).length,
     }));

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { explore, follow, minimise, random, switchesOf, type Run, type Turn } from '../../scripts/race/explore.js';
+import { explore, follow, minimise, random, strayed, switchesOf, type Run, type Turn } from '../../scripts/race/explore.js';
 
 /** Sessions with so many steps each, none of which waits; the outcome is the order. */
 const free = (...steps: number[]): Run<string> => (choose) => {
@@ -47,6 +47,12 @@ describe('a sample', () => {
         expect((await explore(free(5, 5), { orders: 10, seed: 1 }, never)).complete).toBe(false);
     });
 
+    test('so does one of whose orders one could not be followed', async () => {
+        let runs = 0;
+        const shifting: Run<string> = (choose) => free(...(runs++ === 1 ? [2] : [2, 2]))(choose);
+        expect(await explore(shifting, all, never)).toMatchObject({ diverged: 1, complete: false });
+    });
+
     test('numbers of a seed lie between 0 and 1 and differ', () => {
         const next = random(42);
         const numbers = Array.from({ length: 1000 }, next);
@@ -64,10 +70,11 @@ test('it stops at the first order that fails', async () => {
 });
 
 test('an order that cannot be followed is counted, and goes on as it may', async () => {
-    let diverged = 0;
-    const { outcome } = await free(1, 2)(follow([0, 0, 1, 1], () => (diverged += 1)));
+    const { turns, outcome } = await free(1, 2)(follow([0, 0, 1, 1]));
     expect(outcome).toBe('011');
-    expect(diverged).toBe(1);
+    expect(strayed([0, 0, 1, 1], turns)).toBe(true);
+    expect(strayed([0, 1, 1, 1], turns)).toBe(true); // it ended before the order did
+    expect(strayed([0, 1], turns)).toBe(false);
 });
 
 test.each([['010101', /0.*1.*0/, 1], ['012012', /1.*0/, 0], ['010011', /^01/, 1]])('%s, which fails as %s, is made as small as it goes: %i switches', async (order, fault, switches) => {

@@ -27,14 +27,13 @@ test('all functions can be opened', () => withTestDatabase(({ admin }) => withSe
 
 describe(`a sample of ${orders} orders, stopped at every statement of all functions, seed ${seed}`, () => {
     test.each(specs.flatMap((name) => isolationLevels.filter((level) => level === 'read committed' || !readCommittedOnly.includes(name)).map((isolation) => [name, isolation] as const)))('%s, %s: none fails', (name, isolation) => (
-        withTestDatabase((database) => withSessions(database.admin, ['dba'], async ({ dba }) => {
+        withTestDatabase(async (database) => {
             const spec = readSpec(new URL(`${name}.sql`, folder).pathname);
             if (isolation !== 'read committed') spec.allowed.push(...refusals[name] ?? []);
-            await addPauses(dba.sql, /_v1$/);
-            const { runs } = await withOrders(database, spec, true, isolation, (run) => explore(run, { orders, switches: 2, seed }, ({ failure }) => failure !== undefined));
+            const { runs } = await withOrders(database, spec, /_v1$/, isolation, (run) => explore(run, { orders, switches: 2, seed }, ({ failure }) => failure !== undefined));
             const failed = runs.find(({ outcome }) => outcome.failure !== undefined);
             expect(failed && script(spec, failed.outcome)).toBeUndefined();
             expect(runs).toHaveLength(orders);
-        }))
+        })
     ));
 });

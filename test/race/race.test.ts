@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test, type TestContext } from 'v
 import { UserError } from '../../scripts/errors.js';
 import { race, type Part, type Wanted } from '../../scripts/race/race.js';
 import { readSpec, type Spec } from '../../scripts/race/spec.js';
-import { parsedOrder } from '../../scripts/race/text.js';
+import { buckets, parsedOrder } from '../../scripts/race/text.js';
 import { placeOf } from './place.js';
 
 let folder: string;
@@ -135,6 +135,114 @@ ${session('a', 1, 2)}${session('b', 2, 1)}`, { seed: 3 });
         expect(part?.section.failure).toMatch(/ended with 40P01: deadlock detected/);
     });
 
+    test('each order begins with sessions that are as new: no setting, no lock is left of the one before', async (context) => {
+        const [part] = await raced(context, `-- race: session a
+-- race: step first
+do $$ begin if current_setting('statement_timeout') <> '0' or not pg_try_advisory_lock(1) then raise 'left behind'; end if; end $$
+-- race: step last
+set statement_timeout to '1h'
+-- race: session b
+select 1
+-- race: invariant no lock of the owner's
+select not exists (select from pg_locks where locktype = 'advisory' and objid = 1 and pid = pg_backend_pid())
+-- race: setup
+do $$ begin if not pg_try_advisory_lock(1) then raise 'left behind'; end if; perform pg_advisory_unlock(1); end $$
+`);
+        expect(part?.text).toBe('3 orders, all there are, read committed: none fails');
+    });
+
+    test('what must always be true is not asked where a step has locked it; who waits for a snapshot that is safe is seen to wait', async (context) => {
+        const [locked] = await raced(context, `-- race: prepare
+create table t (id int)
+-- race: session a
+-- race: step begin
+begin
+-- race: step lock
+lock table t
+-- race: always empty
+select count(*) = 0 from t
+-- race: session b
+select 1
+-- race: order a*2 b
+`);
+        // At the end too it is locked, by a session that has not committed.
+        expect(locked?.section.failure).toBe('"empty" does not hold: canceling statement due to lock timeout');
+        const [waits] = await raced(context, `-- race: prepare
+create table t (id int)
+-- race: session a
+-- race: step begin
+begin isolation level serializable; insert into t values (1)
+-- race: step commit
+commit
+-- race: session b
+begin isolation level serializable read only deferrable; select count(*) from t; commit
+-- race: order a b a
+`);
+        expect(waits?.text).toBe('1 order, as asked, read committed: none fails');
+        expect(waits?.section.lanes[1]?.spans.map(({ text }) => text)).toContain('waits for a');
+    });
+
+    test('steps of one name are each told as they were sent; COPY with the client is an error, not a wait', async (context) => {
+        const [part] = await raced(context, `-- race: prepare
+create table t (id int)
+-- race: session a
+-- race: step same
+select {client}
+-- race: step same
+copy t to stdout
+-- race: session b
+copy t from stdin
+`);
+        expect(part?.text).toMatch(/^a: same: select 0$[^]*^a: same: copy t to stdout$/m);
+        expect(part?.section.failure).toMatch(/ended with 0A000: COPY/);
+    });
+
+    test('labels, DDL, types of the spec, quotes in names and parallel plans: a function is opened at each statement', async (context) => {
+        const [part] = await raced(context, `-- race: prepare
+create table t (id int); insert into t values (1); create type mood as enum ('good');
+create function "it's"() returns mood language plpgsql stable parallel safe as $$
+declare
+    v_row public.t%rowtype;
+begin
+    <<each>>
+    for v_row in select * from t loop
+        v_row.id := /* then */ 2;
+        continue each;
+    end loop;
+    /* a comment
+       of two lines; */
+    return 'good';
+end $$;
+create procedure ddl() language plpgsql as $$
+begin
+    lock table t;
+    truncate t; -- don't
+    alter table t
+        add c int;
+    commit;
+    merge into t using (select 1 as one) as s on id = one when not matched then insert values (1);
+end $$
+-- race: session a
+-- race: step parallel
+set debug_parallel_query to on; set parallel_setup_cost to 0
+-- race: step select
+select "it's"()
+-- race: step call
+call ddl()
+`, { inside: /it's|ddl/ });
+        expect(part?.text).toBe('1 order, all there are, read committed, stopped at 9 statements of 2 functions: none fails');
+        expect(part?.section.lanes[0]?.spans.map(({ text }) => text).filter((text) => text.includes(':'))).toEqual(
+            ['it\'s:6', 'it\'s:7', 'it\'s:8', 'it\'s:12', 'ddl:3', 'ddl:4', 'ddl:5', 'ddl:7', 'ddl:8']);
+    });
+
+    test('a query that is not one true is none: two columns of one name, several rows, several statements, null, an error', async (context) => {
+        for (const [query, found] of [['select false, true', '[[false,true]]'], ['select true from generate_series(1, 2)', '[[true],[true]]'], ['select', '[[]]'],
+            ['select true; select true', 'several statements, not one query'], ['select null::boolean', 'null'], ['select 1/0 = 1', 'division by zero']]) {
+            const [part] = await raced(context, `-- race: session a\nselect 1\n-- race: invariant i\n${query}\n`);
+            expect(part?.section.failure).toBe(`"i" does not hold: ${found}`);
+        }
+    });
+
     test('a function that rolls back to a savepoint, or has a lock_timeout, stops at every statement nevertheless', async (context) => {
         const [part] = await raced(context, `-- race: prepare
 create function f() returns int language plpgsql set lock_timeout = 1 as $$
@@ -153,6 +261,18 @@ select f()
         expect(part?.text).toBe('1 order, all there are, read committed, stopped at 4 statements of 1 functions: none fails');
         expect(part?.section.lanes[0]?.spans.map(({ text }) => text).filter((text) => text.startsWith('f:'))).toEqual(['f:4', 'f:5', 'f:7', 'f:9']);
     });
+});
+
+test.for([
+    ['setup makes the function anew', (spec: string): string => spec.replace('set n = 0', `set n = 0; ${
+        /create function add_one[^]*?end \$\$/.exec(spec)?.[0].replace('create', () => 'create or replace').replaceAll('$$', () => '$$$$') ?? ''}`)],
+    ['a step resets all settings', (spec: string): string => spec.replaceAll('select add_one()', 'reset all; select add_one()')],
+] as const)('%s: it is stopped at inside nevertheless', async ([, change], context) => {
+    const text = change(lost);
+    expect(text).not.toBe(lost);
+    const [part] = await raced(context, text, { inside: /add_one/ });
+    expect(part?.text).toMatch(/stopped at \d+ statements/);
+    expect(part?.section.failure).toBe('"both are counted" does not hold: false');
 });
 
 describe('clients at once', () => {
@@ -199,10 +319,23 @@ select meet({client})
         expect(alone?.text).toContain('1 clients, 1 rounds, read committed, direct: 1 calls\n  ok: 1\n');
     });
 
+    test('what a client leaves open is rolled back before the next round; a level of a session is refused behind a pooler', async (context) => {
+        const open = '-- race: prepare\ncreate table t (id int)\n-- race: setup\ntruncate t\n-- race: session a serializable\nbegin; insert into t values (1)\n';
+        const [part] = await raced(context, open, { stampede: true, rounds: 2, clients: 2 });
+        expect(part?.json).toMatchObject({ codes: { ok: 4 } });
+        await expect(raced(context, open, { stampede: true, connect: ['pooler'] })).rejects.toThrow(/session a has an isolation level of its own/);
+    });
+
     test('an invariant that does not hold is told with its round', async (context) => {
         const [part] = await raced(context, '-- race: session a\nselect 1\n-- race: invariant before the third\nselect {round} < 2\n', { stampede: true, rounds: 4, clients: 2 });
         expect(part?.section.failure).toBe('"before the third" does not hold in round 2: false');
     });
+});
+
+test('a byte order mark and CRLF are no part of a spec; a million calls have a histogram', () => {
+    expect(specOf('\uFEFF-- race: setup\r\nselect 1\r\n-- race: session a serializable\r\nselect 2\r\n')).toMatchObject(
+        { setup: ['select 1'], sessions: [{ name: 'a', isolation: 'serializable', steps: [{ sql: 'select 2' }] }] });
+    expect(buckets(new Array<number>(1_000_000).fill(3))).toEqual([{ upTo: 4, count: 1_000_000 }]);
 });
 
 test('a file of migrations is included by what it does; what needs a superuser is run as one, all else as an owner who is none', async (context) => {
@@ -226,6 +359,7 @@ describe('what is wrong with a spec is one line', () => {
         ['no parts', 'select 1', /spec\.sql:1: no line begins with "-- race:"/],
         ['SQL before the first part', `select 1\n${ok}`, /spec\.sql:1: "select 1" is before the first/],
         ['a word that is none', `${ok}-- race: steps\nselect 1`, /spec\.sql:3: "steps" is none of superuser/],
+        ['a line that is almost one', `${ok}  --race: session b\nselect 1`, /spec\.sql:3: "--race: session b" must be written/],
         ['a step without a session', '-- race: step\nselect 1', /spec\.sql:1: a step before the first/],
         ['a step without SQL', `${ok}-- race: step b\n-- nothing\n`, /spec\.sql:3: no SQL follows "step"/],
         ['a session without a step', '-- race: session a', /spec\.sql: session a has no step/],
@@ -237,6 +371,8 @@ describe('what is wrong with a spec is one line', () => {
         ['clients that are no number', `${ok}-- race: clients many`, /clients must be a whole number/],
         ['a way to connect that is none', `${ok}-- race: connect socket`, /"socket" is none of direct, pooler/],
         ['an order of others', `${ok}-- race: order a b`, /"b" in the order is none of a/],
+        ['an order of nobody', `${ok}-- race: order`, /an order names no session/],
+        ['JSON where always is a word', { invariants: [{ name: 'i', query: 'select true', always: 'yes' }] }, /"always" is true or false/],
         ['a file that is not there', `${ok}-- race: include no.sql`, /spec\.sql:3: ENOENT/],
         ['JSON that is none', 'broken.json', /broken\.json/],
         ['JSON of another shape', { sessions: [{ name: 'a', steps: [1] }] }, /"sessions" must be steps that are strings/],

@@ -2,8 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { withSessions, type Session } from '../../scripts/harness/sessions.js';
 import { isolationLevels, type Isolation } from '../../scripts/harness/stampede.js';
 import { explore, follow, minimise, type Explored } from '../../scripts/race/explore.js';
-import { addPauses } from '../../scripts/race/pause.js';
-import { readSpec, type Spec } from '../../scripts/race/spec.js';
+import { emptySpec, readSpec, type Spec } from '../../scripts/race/spec.js';
 import { withOrders, type Ordered } from '../../scripts/race/stepped.js';
 import { parsedOrder, script, spelledOrder } from '../../scripts/race/text.js';
 import { withTestDatabase } from '../context.js';
@@ -20,8 +19,7 @@ const explored = <Result = Explored<Ordered>>(
     then: (found: Explored<Ordered>, run: Parameters<Parameters<typeof withOrders>[4]>[0]) => Promise<Result>,
 ): Promise<Result> => withTestDatabase((database) => withSessions(database.admin, ['dba'], async ({ dba }) => {
     await prepare?.(dba);
-    if (inside) await addPauses(dba.sql, inside);
-    return withOrders(database, spec, inside !== undefined, isolation, async (run) => then(await explore(run, { orders, switches, seed: 1 }, fails), run));
+    return withOrders(database, spec, inside, isolation, async (run) => then(await explore(run, { orders, switches, seed: 1 }, fails), run));
 }));
 
 describe('steps', () => {
@@ -43,6 +41,17 @@ describe('steps', () => {
             expect(runs.map(({ outcome }) => outcome.failure)).toEqual(runs.map(() => undefined));
             return Promise.resolve();
         }));
+});
+
+test('who waits for one that has ended its steps is told when nothing moves, and the next order is not held up', () => {
+    const steps = [{ name: 'begin', sql: 'begin' }, { name: 'lock', sql: 'select pg_advisory_xact_lock(1)' }];
+    const spec: Spec = { ...emptySpec('spec.sql'), sessions: [{ name: 'a', steps }, { name: 'b', steps }] };
+    return withTestDatabase((database) => withOrders(database, spec, undefined, 'read committed', async (run) => {
+        for (const order of [[0, 0, 1, 1], [1, 1, 0, 0]]) {
+            const { outcome } = await run(follow(order));
+            expect(outcome).toMatchObject({ stuck: true, failure: expect.stringMatching(/^nothing has moved for 0.5 s: .*(a is waiting, b is done|a is done, b is waiting)/) as string });
+        }
+    }, 500));
 });
 
 describe('inside of functions', () => {
