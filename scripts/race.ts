@@ -43,5 +43,5 @@ for (const major of wanted) {
 if (!complete) console.log(page(ran, facts));
 const faults = ran.flatMap(({ major, entry, faults: found }) => found.map((fault) => `PostgreSQL ${major}: ${entry}: ${fault}`));
 for (const fault of faults) console.error(fault);
-console.error(`${chosen.length} functions on ${wanted.length} servers, ${Math.round(facts.seconds)} s: ${faults.length ? `${faults.length} faults` : 'no error but those that are told, no deadlock, no wrong end state'}`);
+console.error(`${chosen.length} functions on ${wanted.length} servers, ${Math.round(facts.seconds)} s: ${faults.length ? `${faults.length} faults` : 'no error and no deadlock but those that are told, no wrong end state'}`);
 process.exit(faults.length ? exitCodes.findings : 0);

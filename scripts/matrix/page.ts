@@ -146,7 +146,7 @@ export function page(ran: Ran[], facts: Facts): string {
         '- A call is all that one client does in one round. Ours have `max_wait` of a minute and `max_block` of 100 ms where they take budgets.',
         '- Told, then again: the function raised a code of its header that says how to go on, and the client did so. The number is how often. It is no failure: the call counts when it ends.',
         ...Object.entries(advice).map(([code, what]) => `  - ${code}: ${what}.`),
-        '  - 40P01 of `ensure_row_v1` inverted, in a transaction: the one code here that the header does not name. Two rows inserted in opposite orders are a deadlock, whoever inserts them; the transaction runs again. `ensure_rows_v1` takes both rows in one call.',
+        '  - 40P01 of `ensure_row_v1` inverted, in a transaction: which the header names. Two rows inserted in opposite orders are a deadlock, whoever inserts them; the transaction runs again. `ensure_rows_v1` takes both rows in one call.',
         '- What people write is run again too where that advice would be the same: after 40001, and in those rows after 40P01. All else that it ends with is an error.',
         '- Errors are calls that ended with that SQLSTATE. End state: a query for what both sides were to make true, asked after each round. Where calls failed, what they were to make is often what lacks.',
         '- Figures are sums over the servers; where some only had it, these are named. Rows that differ in one column alone, and have the same codes and the same kind of end state, are one row with their sum.',
