@@ -163,18 +163,18 @@ const data: Record<string, Of> = {
     }),
     ensure_row_v1: (names) => {
         const { is, of, q, key } = spelled(names);
-        const row = json({ [key('id')]: 4, [key('name')]: names.name });
+        const row = json({ [key('id')]: 4, [key('name')]: `${names.name} is new` });
         return {
             call: outcomes(`ensure_row_v1(${is('table')}, ${row}, array[${text(names.id)}]::name[], ${text(`not ${q.flag} and ${q.id} = 9`)})`),
-            first: 'created', again: 'exists', holds: `select count(*) = 1 from ${of('table')} where ${q.name} = ${text(names.name)}`,
+            first: 'created', again: 'exists', holds: `select count(*) = 1 from ${of('table')} where ${q.name} = ${text(`${names.name} is new`)}`,
         };
     },
     ensure_rows_v1: (names) => {
         const { is, of, q, key } = spelled(names);
-        const rows = json([1, 4, 5].map((id) => ({ [key('name')]: names.name, [key('id')]: id })));
+        const rows = json([1, 4, 5].map((id) => ({ [key('name')]: `${names.name} is new`, [key('id')]: id })));
         return {
             call: outcomes(`ensure_rows_v1(${is('table')}, ${rows}, array[${text(names.id)}]::name[])`),
-            first: 'created exists', again: 'exists', holds: `select count(*) = 2 from ${of('table')} where ${q.name} = ${text(names.name)}`,
+            first: 'created exists', again: 'exists', holds: `select count(*) = 2 from ${of('table')} where ${q.name} = ${text(`${names.name} is new`)}`,
         };
     },
     plan_row_function_v1: (names) => {
