@@ -7,6 +7,7 @@ import { connectOptions, settle, withSessions, type Outcome, type Session } from
 import { targetOf } from '../../scripts/harness/targets.js';
 import { expectError, surroundings } from '../context.js';
 import { install } from '../../scripts/install.js';
+import { until } from '../until.js';
 import { withStandby } from '../standby.js';
 import { complaints, steps, twoSteps } from './naive.js';
 import { allWaitFor, patient, waiterNames } from './steps.js';
@@ -63,6 +64,8 @@ test('max_connections reached: 53300 for some of 15, the others finish; who come
     const url = at(server.url, 'd', app);
     await install(url);
     await withSessions(at(server.url, 'd'), ['dba'], async ({ dba }) => {
+        const gone = (): Promise<void> => until('who has hung up is gone', async () => (
+            (await dba.run("select from pg_stat_activity where usename = 'app'")).length === 0));
         for (const name of ['ensure_partitions_v1', 'ensure_unique_v1', 'ensure_row_v1', 'ensure_only_v1']) {
             const target = targetOf(name);
             const id = `connections_${name}`;
@@ -89,8 +92,10 @@ test('max_connections reached: 53300 for some of 15, the others finish; who come
             } finally {
                 await Promise.all([creator, ...callers].map((one) => one.end({ timeout: 0 })));
             }
+            await gone();
             await withSessions(url, ['again'], async ({ again }) => expect(madeNothing(outcomesOf(await again.attempt(call)))).toBe(true));
             expect(await aftermath(dba, target, id, before)).toMatchObject({ violations: [] });
+            await gone();
         }
         // Control: who is refused between two statements has made one half.
         expect(await complaints(dba, 'naive', async (id, check) => {

@@ -6,6 +6,7 @@ import { UserError } from '../../scripts/errors.js';
 import { race, type Part, type Wanted } from '../../scripts/race/race.js';
 import { readSpec, type Spec } from '../../scripts/race/spec.js';
 import { buckets, parsedOrder } from '../../scripts/race/text.js';
+import { major } from '../context.js';
 import { placeOf } from './place.js';
 
 let folder: string;
@@ -220,11 +221,11 @@ begin
     alter table t
         add c int;
     commit;
-    merge into t using (select 1 as one) as s on id = one when not matched then insert values (1);
+    ${major < 15 ? 'notify t' : 'merge into t using (select 1 as one) as s on id = one when not matched then insert values (1)'};
 end $$
 -- race: session a
 -- race: step parallel
-set debug_parallel_query to on; set parallel_setup_cost to 0
+set ${major < 16 ? 'force_parallel_mode' : 'debug_parallel_query'} to on; set parallel_setup_cost to 0
 -- race: step select
 select "it's"()
 -- race: step call
