@@ -47,7 +47,7 @@ bench-merge: dist/cli.js ## measure what docs/merge.md quotes: 30,000 parents me
 bench-roles: dist/cli.js ## measure what fails of GRANT, ALTER ROLE and the like at once, beside ensure_*; 10,000 objects already right (PG=14 to PG=18)
 	@PG=$(PG) node dist/bench-roles.js
 
-race: dist/cli.js ## write docs/proof.md: every ensure_ function raced on all majors beside what people write (about an hour); PG=18 and FUNCTION=name for less, SPEC=file for your own
+race: dist/cli.js ## write docs/proof.md: every ensure_ function raced on all majors beside what people write (25 minutes); PG=18 and FUNCTION=name for less, SPEC=file for your own
 	@if [ -n "$(SPEC)" ]; then PG=$(PG) $(run) race "$(SPEC)"; else PG=$(PG) FUNCTION=$(FUNCTION) node dist/race.js; fi
 
 soak: dist/cli.js ## 1,000 random kills of replicas, backends, the server and PgBouncer while all ensure_ functions are called (KILLS=, SEED=, MINUTES=20)
