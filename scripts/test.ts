@@ -11,7 +11,7 @@ import { exitCodes } from './errors.js';
 const long = 'test/**/*.long.test.ts';
 
 /** What takes longest, and shows on one server what a shorter file shows on each: left to make test-long by PG=all, too. */
-const longest = ['test/race/inside.long.test.ts', 'test/hostile/hostile.long.test.ts', 'test/faults/{clients,soak}.long.test.ts'];
+const longest = ['test/race/{inside,controls}.long.test.ts', 'test/hostile/hostile.long.test.ts', 'test/faults/{clients,soak}.long.test.ts'];
 
 /**
  * With PG=all every file runs on the default major, and on the others too but for these, each with the majors it has besides.
@@ -24,13 +24,12 @@ const fewerMajors: Record<string, readonly Major[]> = {
     'test/docs.test.ts': [],
     'test/race/{explore,command,page,docs}.test.ts': [],
     'test/race/race.test.ts': ['14'],
-    'test/race/controls.long.test.ts': ['14', '16'],
     'test/hostile/**': ['14'],
     'test/rules/{errors,locks}.test.ts': ['14'],
     'test/rules/{parser,squawk,plpgsql_check}.test.ts': [],
     'test/faults/{disk,clock}.long.test.ts': [],
-    'test/faults/{crash,servers}.long.test.ts': ['14'],
-    'test/faults/creator.test.ts': ['14', '16'],
+    'test/faults/{crash,servers}.long.test.ts': [],
+    'test/faults/creator.test.ts': ['14'],
     'test/ensure_partitions/{grid.test,model.long.test}.ts': [],
     'test/ensure_partitions/{races.long,operations.long,contract}.test.ts': ['14'],
     'test/ensure_partitions/{tree_steps.long,delegate.long}.test.ts': ['15'],
