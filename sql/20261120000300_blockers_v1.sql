@@ -3,7 +3,8 @@ create function ensure._blockers_v1(
     relations regclass[],
     modes text[]
 )
-returns table (relation regclass, held text, index_build boolean, autovacuum boolean, holder text)
+returns table (relation regclass, held text, index_build boolean, autovacuum boolean, waits boolean,
+               holder text)
 language sql
 stable
 security invoker
@@ -11,8 +12,8 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 -- _blockers_v1: who holds a lock that conflicts with taking modes[i] on relations[i].
 --
--- Returns  held: the mode; index_build: a concurrent index build or reindex; holder: words for a
---          DETAIL. Prepared transactions are named by gid.
+-- Returns  held: the mode; index_build: a concurrent index build or reindex; waits: for a lock
+--          itself; holder: words for a DETAIL. Prepared transactions are named by gid.
 -- Rights   what pg_stat_activity hides from this role is left out of the words
 with conflicts (mode, held) as (
     values ('access share', '{AccessExclusiveLock}'::text[]),
@@ -34,6 +35,7 @@ select l.relation::regclass,
        l.mode = 'ShareUpdateExclusiveLock' -- a plain build has SHARE, and comes to its end
        and exists (select from pg_stat_progress_create_index as p where p.pid = l.pid),
        a.pid is not null and a.usesysid is null, -- the one part of a worker that everybody may see
+       exists (select from pg_locks as q where q.pid = l.pid and not q.granted),
        case
            when l.pid is null then format('prepared transaction %L', x.gid)
            else concat_ws(', ', format('pid %s', l.pid),

@@ -207,7 +207,7 @@ begin
                                             then format(' and %s more', count(*) - 1) end) as holder
           from ensure._blockers_v1(relations, modes) as b
           group by regexp_replace(b.holder, ' \([A-Za-z]+ on .*$', '')
-          order by 1
+          order by bool_and(b.waits), 1 -- who waits too is hardly what others wait for
           limit 5) as h;
     if relations && '{pg_default_acl}' then
         v_holders := nullif(concat_ws('; ', ensure._row_holders_v1(relations), v_holders), '');

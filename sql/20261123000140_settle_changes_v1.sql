@@ -42,6 +42,48 @@ $fn$;
 comment on function ensure._check_members_v1(jsonb) is
     'The roles that others were made members of are there still, by any snapshot.';
 
+create function ensure._take_turn_v1(
+    changes ensure._change_v1[],
+    first_wait integer,
+    until timestamptz
+)
+returns boolean
+language plpgsql
+volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $fn$
+-- _take_turn_v1: of the calls that begin with the first of changes this one is at work.
+--
+-- Returns  false for changes of roles: they are of all databases, and advisory locks of one
+-- Locks    the advisory lock (1162760019, hash of the object), waiting first_wait milliseconds at a
+--          time, until then; without first_wait it does not wait. Any login can hold it, so only
+--          who says that it made it depends on it: not to be had, it is left
+declare
+    c_subject constant integer := hashtext((changes)[1].object);
+begin
+    if '{pg_authid}' <@ ensure._changed_catalogs_v1(changes) then
+        return false;
+    elsif first_wait = 0 then
+        return pg_try_advisory_xact_lock(1162760019, c_subject) or true;
+    end if;
+    perform set_config('lock_timeout', format('%sms', first_wait), true);
+    loop
+        begin
+            perform pg_advisory_xact_lock(1162760019, c_subject);
+            return true;
+        exception when lock_not_available then
+            if clock_timestamp() >= until then
+                return true;
+            end if;
+        end;
+    end loop;
+end
+$fn$;
+
+comment on function ensure._take_turn_v1(ensure._change_v1[], integer, timestamptz) is
+    'Of the calls that begin with the first of changes this one is at work.';
+
 create function ensure._make_changes_v1(
     spec jsonb,
     first_changes ensure._change_v1[],
@@ -63,13 +105,15 @@ as $fn$
 --          NS015  the statements ran and the catalogs still differ
 -- Locks    those of changes first, waiting for the first one only, which is busy where it is one of
 --          them; what LOCK TABLE cannot lock alone, such as a view, is changed before the others
---          when it is busy. Without any the first statement waits up to first_wait. All else for
---          a millisecond
+--          when it is busy. Without any the turn, see _take_turn_v1, and the first statement wait
+--          up to first_wait. All else for a millisecond
 declare
+    c_looks_again constant boolean := current_setting('transaction_isolation') = 'read committed';
     v_changes ensure._change_v1[] := first_changes;
     v_change ensure._change_v1;
     v_relations regclass[];
     v_lead integer; -- so many changes come before the locks
+    v_turn boolean := false;
     v_wait integer := greatest(first_wait, 1);
     v_code text;
     v_message text;
@@ -110,10 +154,12 @@ begin
                                             array[cardinality(v_relations)]),
                     v_relations[1],
                     case when v_pass = 1 and v_lead = 0 then first_wait else 0 end, until);
-                if current_setting('transaction_isolation') = 'read committed' then
-                    v_changes := array(select c from ensure._diff_roles_v1(spec) as c
-                                       where c.seen or v_lead = 0); -- who had the locks made it?
-                end if;
+            elsif v_pass = 1 and v_lead = 0 and c_looks_again then
+                v_turn := ensure._take_turn_v1(v_changes, first_wait, until);
+            end if;
+            if c_looks_again and (v_turn or v_relations <> '{}') then
+                v_changes := array(select c from ensure._diff_roles_v1(spec) as c
+                                   where c.seen or v_lead = 0); -- who was before us made it?
             end if;
             if v_lead > 0 or v_relations <> '{}' then
                 v_wait := 1;
@@ -154,7 +200,7 @@ begin
                                 else coalesce(nullif(v_hint, ''),
                                               'Mend it in the call, or in the document.') end;
         end;
-        if current_setting('transaction_isolation') <> 'read committed' then
+        if not c_looks_again then
             perform ensure._check_members_v1(spec);
             return; -- its snapshot may be older than what others made true
         end if;
@@ -320,4 +366,5 @@ comment on function ensure._settle_changes_v1(jsonb, interval, interval) is
 drop function ensure._settle_changes_v1(jsonb, interval, interval);
 drop function ensure._changed_catalogs_v1(ensure._change_v1[]);
 drop function ensure._make_changes_v1(jsonb, ensure._change_v1[], regclass, integer, timestamptz);
+drop function ensure._take_turn_v1(ensure._change_v1[], integer, timestamptz);
 drop function ensure._check_members_v1(jsonb);

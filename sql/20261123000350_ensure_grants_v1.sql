@@ -41,7 +41,8 @@ as $fn$
 --          NS003  another transaction changes it, and this one has already written
 --          NS015  the statements ran and something still differs
 -- Locks    none when nothing differs. Else the rows of the catalogs that change, until the
---          transaction ends; on 18 also ACCESS SHARE on each table, behind ACCESS EXCLUSIVE
+--          transaction ends; on 18 also ACCESS SHARE on each table, behind ACCESS EXCLUSIVE.
+--          Callers for one change queue on an advisory lock
 -- Races    a second caller waits for the first, then looks again. Under REPEATABLE READ and
 --          SERIALIZABLE a privilege on an object that was revoked since the snapshot is granted
 --          again, unless PUBLIC or another role gives it; default privileges, and what exact

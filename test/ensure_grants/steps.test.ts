@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import type { Session, Step } from '../../scripts/harness/sessions.js';
 import { isolationLevels } from '../../scripts/harness/stampede.js';
 import { expectError, major } from '../context.js';
 import { withoutGuard } from '../mutate.js';
@@ -58,11 +59,21 @@ describe('a second caller waits for the row of the first, then finds that it is 
         expect(await done(c, call(who), roles)).toEqual(['grants of role app exists']);
     }));
 
+    test.each(Object.keys(rows))('%s, that a plain statement has written', (what) => given(async ({ a, b }, who) => {
+        const { call, plain } = rows[what] as (typeof rows)[string];
+        await a.run('begin');
+        await a.run(plain(who));
+        const second = b.start(call(who));
+        await second.blockedBy(a);
+        await a.run('commit');
+        expect((await second.outcome()).rows.map(({ outcome }) => outcome)).toEqual(['exists']);
+    }));
+
     test('negative control: without the loop XX000 comes back', () => given(async ({ a, b, dba }, who) => {
         await withoutGuard(dba, '_settle_changes_v1', /when internal_error then.*\n\s+get/, 'when internal_error then raise; get');
-        const { call } = rows['a table'] as (typeof rows)[string];
+        const { call, plain } = rows['a table'] as (typeof rows)[string];
         await a.run('begin');
-        await a.run(call(who));
+        await a.run(plain(who));
         const second = b.start(call(who));
         await second.blockedBy(a);
         await a.run('commit');
@@ -77,6 +88,32 @@ describe('a second caller waits for the row of the first, then finds that it is 
         await second.blockedBy(a);
         await a.run('rollback');
         expect((await second.outcome()).rows.map(({ outcome }) => outcome)).toEqual(['granted']);
+    }));
+
+    /** b has looked and is held just before its GRANT. */
+    const heldBeforeGrant = (prepare: (dba: Session) => Promise<void>, body: (sessions: Record<'b' | 'c' | 'dba', Session>, call: string, first: Step) => Promise<void>): Promise<void> => given(async ({ b, c, dba }, who) => {
+        await prepare(dba);
+        await dba.run(`create function more.hold() returns event_trigger language plpgsql as $$ begin
+                if current_setting('application_name') like '%b' then perform pg_advisory_xact_lock(77); end if; end $$;
+            create event trigger hold on ddl_command_start execute function more.hold(); select pg_advisory_lock(77)`);
+        const call = ensure(who.app, 'create', "max_wait => '60 s', max_block => '60 s'", 'more');
+        const first = b.start(call);
+        await first.blockedBy(dba);
+        await body({ b, c, dba }, call, first);
+    });
+
+    test('one that has looked is the only one at work: who comes then waits for it, and finds it made', () => heldBeforeGrant(() => Promise.resolve(), async ({ b, c, dba }, call, first) => {
+        const second = c.start(call);
+        await second.blockedBy(b);
+        await dba.run('select pg_advisory_unlock(77)');
+        expect((await first.outcome()).rows.map(({ outcome }) => outcome)).toEqual(['granted']);
+        expect((await second.outcome()).rows.map(({ outcome }) => outcome)).toEqual(['exists']);
+    }));
+
+    test('negative control: without taking turns both say that they granted it', () => heldBeforeGrant((dba) => withoutGuard(dba, '_make_changes_v1', 'v_turn := ensure._take_turn_v1(v_changes, first_wait, until)', 'v_turn := false'), async ({ c, dba }, call, first) => {
+        expect((await c.run(call)).map(({ outcome }) => outcome)).toEqual(['granted']);
+        await dba.run('select pg_advisory_unlock(77)');
+        expect((await first.outcome()).rows.map(({ outcome }) => outcome)).toEqual(['granted']);
     }));
 
     test('with another grantee it keeps what the first gave', () => given(async ({ a, b, c }, who, roles) => {

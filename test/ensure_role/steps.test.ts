@@ -86,6 +86,27 @@ describe('two callers of one role that is not there', () => {
             expect(await dba.run(`select count(*)::int as n from pg_locks where pid = ${b.pid} and locktype = 'relation'`)).toEqual([{ n: 0 }]);
         }));
 
+    const others = ['c', 'd', 'e', 'f', 'g', 'h', 'i'] as const;
+    /** The words about five at most of those in the way, when one has made the role and six others wait for it. */
+    const inTheWay = (prepare: (dba: Session) => Promise<void>, body: (detail: string | undefined, winner: Session) => void): Promise<void> =>
+        withRoles(['dba', 'b', ...others], async ({ dba, b, ...sessions }, roles) => {
+            await prepare(dba);
+            const app = roles.role('app');
+            const [winner, ...waiters] = Object.values(sessions).sort((one, other) => (String(one.pid) < String(other.pid) ? 1 : -1)) as [Session, ...Session[]];
+            await winner.run(`begin; ${ensure(app)}`);
+            const waiting = waiters.map((waiter) => waiter.start(ensure(app, ", max_wait => '60 s', max_block => '60 s'")));
+            for (const call of waiting) await call.blockedBy(winner);
+            body(expectError(await b.attempt(ensure(app, ", max_wait => '50 ms'")), '55P03').detail, winner);
+            await winner.run('commit');
+            for (const call of waiting) expect((await call.outcome()).code).toBe('ok');
+        });
+
+    test('of many in the way those who do not wait themselves are named first', () =>
+        inTheWay(() => Promise.resolve(), (detail, winner) => expect(detail).toContain(`pid ${winner.pid},`)));
+
+    test('negative control: in the order of their names who is last is not named', () =>
+        inTheWay((dba) => withoutGuard(dba, '_pause_v1', 'bool_and(b.waits), '), (detail, winner) => expect(detail).not.toContain(`pid ${winner.pid},`)));
+
     test('a prepared transaction that made it is named', () =>
         withApp(async ({ a, b }, app, { database }) => {
             await a.run('begin');
