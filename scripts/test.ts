@@ -13,11 +13,27 @@ const long = 'test/**/*.long.test.ts';
 /** What takes longest, and shows on one server what a shorter file shows on each: left to make test-long by PG=all, too. */
 const longest = ['test/race/{inside,controls}.long.test.ts', 'test/hostile/hostile.long.test.ts', 'test/faults/{clients,soak}.long.test.ts'];
 
+/** What takes long and is of one server's behaviour under load takes turns: PG=all runs each on one major, make test-long on the one it is called with. */
+const turns: Record<string, Major> = {
+    'test/ensure_partitions/{races,operations}.long.test.ts': '14',
+    'test/ensure_partitions/{tree_steps,delegate}.long.test.ts': '15',
+    'test/ensure_partitions/{servers,strategies}.long.test.ts': '16',
+    'test/ensure_partitions/tree_races.long.test.ts': '17',
+    'test/ensure_partitions/{model,commit}.long.test.ts': '18',
+    'test/ensure_unique/{plan,undo_races}.long.test.ts': '14',
+    'test/ensure_unique/{circles,live}.long.test.ts': '15',
+    'test/ensure_unique/{races,behind,undo_refused}.long.test.ts': '17',
+    'test/merge_rows/{races,plan}.long.test.ts': '16',
+    'test/rehearse/*.long.test.ts': '15',
+    'test/ensure_grants/stampede.long.test.ts': '17',
+    'test/ensure_roles/servers.long.test.ts': '16',
+};
+
 /**
- * With PG=all every file runs on the default major, and on the others too but for these, each with the majors it has besides.
+ * With PG=all every other file runs on the default major, and on the others too but for these, each with the majors it has besides.
  * What asks a server nothing that differs from one to the next has none: the runners with dbmate and PgBouncer, the harness, the pages, the
  * arithmetic of grids, random sequences (that every file of sql/ is applied and taken back on each major is shown by catalog.test.ts).
- * What takes long takes turns. PG=14 and the like run everything there but what is long, and PG=all with files named runs these, as in make hunt and make chaos.
+ * PG=14 and the like run everything there but what is long, and PG=all with files named runs these, as in make hunt and make chaos.
  */
 const fewerMajors: Record<string, readonly Major[]> = {
     'test/{migrate,run,harness}/**': [],
@@ -30,35 +46,32 @@ const fewerMajors: Record<string, readonly Major[]> = {
     'test/faults/{disk,clock}.long.test.ts': [],
     'test/faults/{crash,servers}.long.test.ts': [],
     'test/faults/creator.test.ts': ['14'],
-    'test/ensure_partitions/{grid.test,model.long.test}.ts': [],
-    'test/ensure_partitions/{races.long,operations.long,contract}.test.ts': ['14'],
-    'test/ensure_partitions/{tree_steps.long,delegate.long}.test.ts': ['15'],
-    'test/ensure_partitions/{servers,strategies}.long.test.ts': ['16'],
-    'test/ensure_partitions/tree_races.long.test.ts': ['17'],
-    'test/ensure_unique/{children,sweep,undo,undo_races.long,contract,rewrite}.test.ts': ['14'],
-    'test/ensure_unique/{circles.long,check,locks,live.long}.test.ts': ['15'],
-    'test/ensure_unique/{gate,plan.long}.test.ts': ['14'],
+    'test/ensure_partitions/grid.test.ts': [],
+    'test/ensure_partitions/contract.test.ts': ['14'],
+    'test/ensure_unique/{children,sweep,undo,contract,rewrite,gate}.test.ts': ['14'],
+    'test/ensure_unique/{check,locks}.test.ts': ['15'],
     'test/ensure_unique/{keys,cases,input}.test.ts': ['16'],
-    'test/ensure_unique/{races.long,behind.long,foreign_keys,ahead,undo_refused.long}.test.ts': ['17'],
+    'test/ensure_unique/{foreign_keys,ahead}.test.ts': ['17'],
     'test/ensure_row/{hot,rows,plan}.test.ts': ['16'],
     'test/ensure_row/{kinds,steps,faults}.test.ts': ['14'],
     'test/ensure_only/steps.test.ts': ['17'],
     'test/ensure_only/{contract,platform}.test.ts': ['14'],
     'test/ensure_only/{fresh,locks}.test.ts': ['15'],
     'test/merge_rows/{input,policy,foreign_keys}.test.ts': ['14'],
-    'test/merge_rows/{races.long,undo,plan.long}.test.ts': ['16'],
+    'test/merge_rows/undo.test.ts': ['16'],
     'test/merge_rows/{steps,contract}.test.ts': ['15'],
     'test/rehearse/**': ['15'],
-    'test/password/**': ['14'],
+    'test/password/verifier.test.ts': ['14'],
+    'test/password/password.long.test.ts': [],
     'test/retire_role/**': ['14', '16'],
-    'test/ensure_grants/{input,locks,stampede.long}.test.ts': ['17'],
+    'test/ensure_grants/{input,locks}.test.ts': ['17'],
     'test/ensure_grants/steps.test.ts': ['16'],
     'test/ensure_owner/{size,locks,input}.test.ts': ['15'],
     'test/ensure_owner/steps.test.ts': ['14', '16'],
     'test/ensure_role/steps.test.ts': ['14', '16'],
     'test/ensure_role/input.test.ts': ['17'],
     'test/ensure_roles/case.test.ts': ['14', '16'],
-    'test/ensure_roles/{document,servers.long}.test.ts': ['15', '17'],
+    'test/ensure_roles/document.test.ts': ['15', '17'],
 };
 
 /** `make test`: vitest once for each major of PG (18, or all), then what failed on which, and one line with the sums. */
@@ -91,14 +104,18 @@ for (const major of wanted) {
     const counts = join(folder, 'counts.json');
     const where = process.env.DATABASE_URL ? 'On the server of DATABASE_URL' : `On PostgreSQL ${major}`;
     console.log(where);
-    const left = Object.entries(fewerMajors)
-        .filter(([, others]) => wanted.length > 1 && named.length === 0 && major !== defaultMajor && !others.includes(major))
-        .map(([files]) => files);
-    if (wanted.length > 1 && named.length === 0) left.push(...longest);
-    if (wanted.length === 1 && named.length === 0) {
+    const left: string[] = [];
+    if (wanted.length > 1 && named.length === 0) {
+        left.push(
+            ...Object.entries(fewerMajors).filter(([, others]) => major !== defaultMajor && !others.includes(major)).map(([files]) => files),
+            ...Object.entries(turns).filter(([, turn]) => major !== turn).map(([files]) => files),
+            ...longest,
+        );
+    } else if (named.length === 0) {
         left.push(long);
         console.log('left to make test-long: what takes long');
-    } else if (left.length) console.log(`left to test-long or to other majors; make test PG=${major}, and test-long, run them here: ${left.join(' ')}`);
+    }
+    if (wanted.length > 1 && left.length) console.log(`left to test-long or to other majors; make test PG=${major}, and test-long, run them here: ${left.join(' ')}`);
     running = spawn(process.execPath, [vitest, 'run', ...named, ...left.flatMap((files) => ['--exclude', files])], {
         stdio: 'inherit',
         env: { ...process.env, PG: major, PG_ENSURE_COUNTS: counts },

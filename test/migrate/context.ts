@@ -163,3 +163,12 @@ export async function withoutGuards<Result>(
         rmSync(folder, { recursive: true, force: true });
     }
 }
+
+export const rows = (url: string, query: string): Promise<Record<string, unknown>[]> => withConnection(url, async (sql) => [...await sql.unsafe(query).simple()]);
+
+export const noTransaction = (text: string): string => `-- migrate:up transaction:false\n${text}\n-- migrate:down\n`;
+
+/** A database and a folder with these files; `go` is the command, on both. */
+export const world = (files: Files, body: (at: { url: string; folder: string; go: (...args: string[]) => Promise<Ended> }) => Promise<void>): Promise<void> =>
+    withEmptyDatabase(({ url }) => withFolder(files, (folder) => (
+        body({ url, folder, go: (command = 'migrate', ...args) => run(url, [command, ...args, '--dir', folder]) }))));

@@ -12,9 +12,8 @@ import { stateFolder } from '../../scripts/database.js';
 import { majorOf } from '../../scripts/binaries.js';
 import { ownedFolder, unprivilegedUser } from '../../scripts/unprivileged.js';
 import { missing, surroundings } from '../context.js';
-import { run, start, until, withEmptyDatabase, withFolder, type Ended } from './context.js';
+import { noTransaction, run, start, until, withEmptyDatabase, withFolder, type Ended } from './context.js';
 
-const noTransaction = (text: string): string => `-- migrate:up transaction:false\n${text}\n-- migrate:down\n`;
 const kinds = {
     'in a transaction': 'insert into c select pg_sleep(600)::text::int;',
     'in a block': noTransaction('insert into c values (1); select pg_sleep(600);'),

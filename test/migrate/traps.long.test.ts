@@ -2,25 +2,19 @@ import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, 
 import { createServer, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { expect, test, type TestContext } from 'vitest';
-import { withConnection } from '../../scripts/connection.js';
 import { withSessions } from '../../scripts/harness/sessions.js';
 import { readFolder } from '../../scripts/migrate/files.js';
 import { lint } from '../../scripts/migrate/lint.js';
 import { migrate } from '../../scripts/migrate/run.js';
 import { pooled } from '../context.js';
 import {
-    childOf, plainDbmate, root, run, start, until, withEmptyDatabase, withFolder, withoutGuards, write, type Ended, type Files,
+    childOf, noTransaction, plainDbmate, root, rows, run, start, until, withEmptyDatabase, withFolder, withoutGuards, world, write, type Files,
 } from './context.js';
 
 // The traps of dbmate 2.36.0, by their numbers in the project's notes; each is shown not to bite, or to be named.
 
-const world = (files: Files, body: (at: { url: string; folder: string; go: (...args: string[]) => Promise<Ended> }) => Promise<void>): Promise<void> =>
-    withEmptyDatabase(({ url }) => withFolder(files, (folder) => (
-        body({ url, folder, go: (command = 'migrate', ...args) => run(url, [command, '--dir', folder, ...args]) }))));
 const rules = (files: Files): Promise<string[]> => withFolder(files, (folder) => (
     Promise.resolve(lint(readFolder(folder)).map(({ rule, severity, file, line }) => `${severity} ${rule} ${file.split('/').at(-1)}:${line}`))));
-const rows = (url: string, query: string): Promise<unknown[]> => withConnection(url, async (sql) => [...await sql.unsafe(query).simple()]);
-const noTransaction = (text: string): string => `-- migrate:up transaction:false\n${text}\n-- migrate:down\n`;
 
 /** Verify names the rule without a database, and migrate refuses the file before it changes anything. */
 async function refused(files: Files, ...expected: string[]): Promise<void> {
