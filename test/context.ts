@@ -13,27 +13,38 @@ export const withTestDatabase = <Result>(body: (database: Database) => Promise<R
 export const withOwner = (body: (owner: Session) => Promise<void>): Promise<void> =>
     withTestDatabase(({ url }) => withSessions(url, ['owner'], ({ owner }) => body(owner)));
 
-/** The same for tests that change nothing: one session for all of the describe block, or file, that this is called in. */
-export function sharedOwner(setup: string): (body: (owner: Session) => Promise<void>) => Promise<void> {
-    let shared: Session;
+/**
+ * What `open` gives to its callback, kept open for all tests of the describe block, or file, that this is called in. It gives nothing where
+ * it ends without having called back.
+ */
+export function shared<Given>(open: (use: (given: Given) => Promise<void>) => Promise<void>): () => Given {
+    let kept: Given;
     let end = (): void => {};
     let ended: Promise<void>;
     beforeAll(() => new Promise<void>((ready, failed) => {
-        ended = withOwner(async (owner) => {
-            await owner.run(setup);
-            shared = owner;
+        ended = open(async (given) => {
+            kept = given;
             ready();
             await new Promise<void>((done) => {
                 end = done;
             });
         });
-        ended.catch(failed);
+        ended.then(ready, failed);
     }));
     afterAll(async () => {
         end();
         await ended;
     });
-    return (body) => body(shared);
+    return () => kept;
+}
+
+/** The same for tests that change nothing: one session for all of them. */
+export function sharedOwner(setup: string): (body: (owner: Session) => Promise<void>) => Promise<void> {
+    const owner = shared<Session>((use) => withOwner(async (session) => {
+        await session.run(setup);
+        await use(session);
+    }));
+    return (body) => body(owner());
 }
 
 /** The URL of `database` through PgBouncer; without PgBouncer the test is skipped by name, and fails where CI is set. */

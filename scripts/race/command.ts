@@ -6,9 +6,10 @@ import { exitCodes, UserError } from '../errors.js';
 import { isolationLevels } from '../harness/stampede.js';
 import { spinning } from '../spinner.js';
 import { page } from './html.js';
-import { withPlace } from './place.js';
-import { race, type Wanted } from './race.js';
-import { readSpec, ways } from './spec.js';
+import { defaultTimeout } from './patience.js';
+import { mostClients, withPlace } from './place.js';
+import { clientsOf, race, type Wanted } from './race.js';
+import { readSpec, ways, type Spec } from './spec.js';
 import { parsedOrder } from './text.js';
 
 interface Flags extends Wanted {
@@ -17,8 +18,8 @@ interface Flags extends Wanted {
     html?: string;
 }
 
-const count = (least: number) => (text: string): number => {
-    if (!/^\d{1,9}$/.test(text) || Number(text) < least) throw new InvalidArgumentError(`Write a whole number from ${least}.`);
+const count = (least: number, most = 999_999_999) => (text: string): number => {
+    if (!/^\d{1,9}$/.test(text) || Number(text) < least || Number(text) > most) throw new InvalidArgumentError(`Write a whole number from ${least} to ${most}.`);
     return Number(text);
 };
 
@@ -50,16 +51,16 @@ export function addRaceCommand(program: Command, { print, complain }: Surface): 
         .option('--clients <number>', 'with --stampede: client 0 is the first session, client 1 the second … (default: 8, or as the spec says)', count(1))
         .option('--rounds <number>', 'with --stampede (default: 20, or as the spec says)', count(1))
         .option('--connect <way>', `with --stampede: ${ways.join(', ')} or all (default: direct, or as the spec says)`, some(ways))
+        .option('--timeout <seconds>', 'an order or a round in which nothing moves for so long has failed', count(1, 1_000_000), defaultTimeout)
         .option('--html <file>', 'write a page with a lane for each session, a histogram and the invariants')
         .option('--json', 'print one JSON document')
         .addHelpText('after', '\nExit codes: 0 all invariants hold and no step failed but as allowed; 14 not so; others as of pg-ensure. PG says which PostgreSQL is started.')
-        .action(async (file: string, flags: Flags) => {
+        .action(async (file: string, flags: Flags, command: Command) => {
             const spec = readSpec(file);
-            const others = flags.stampede ? ['order', 'inside', 'switches'] as const : ['clients', 'rounds', 'connect'] as const;
-            const odd = others.find((name) => flags[name] !== undefined);
-            if (odd) throw new UserError(`--${odd} is for ${flags.stampede ? 'orders of steps, not for' : 'clients at once:'} --stampede`, exitCodes.usage);
             if (flags.order !== undefined) spec.orders = [flags.order.trim().split(/\s+/)];
+            refuseOthers(spec, flags, (name) => command.getOptionValueSource(name) === 'cli');
             for (const order of spec.orders) parsedOrder(spec, order);
+            if (flags.stampede) refuseTooMany(spec, flags);
             // What is stepped may wait long for another step: a deadlock need not.
             const settings: Record<string, string> = flags.stampede ? {} : { deadlock_timeout: '100ms' };
             const spinner = await spinning('starting PostgreSQL');
@@ -75,4 +76,20 @@ export function addRaceCommand(program: Command, { print, complain }: Surface): 
                 complain(`pg-ensure: ${flags.html} is written`);
             }
         });
+}
+
+/** What was asked for and would not be done. */
+function refuseOthers(spec: Spec, { stampede, order }: Flags, given: (name: string) => boolean): void {
+    const ofOrders = ['order', 'orders', 'seed', 'switches', 'inside'];
+    const odd = (stampede ? ofOrders : ['clients', 'rounds', 'connect']).find(given);
+    if (odd) throw new UserError(`--${odd} is for ${stampede ? 'orders of steps, not for' : 'clients at once:'} --stampede`, exitCodes.usage);
+    const unused = !stampede && spec.orders.length ? ['orders', 'seed', 'switches'].find(given) : undefined;
+    if (unused) throw new UserError(`--${unused} is for orders that are looked for: ${order === undefined ? `${spec.file} says which` : '--order is one'}`, exitCodes.usage);
+}
+
+function refuseTooMany(spec: Spec, wanted: Wanted): void {
+    const { clients, connects } = clientsOf(spec, wanted);
+    for (const [setting, most] of connects.map((connect) => mostClients[connect])) {
+        if (clients > most) throw new UserError(`${clients} clients are more than ${most}, for which there is room under ${setting}`, exitCodes.usage);
+    }
 }

@@ -1,8 +1,10 @@
+import { defaultMajor } from '../embedded.js';
 import { exitCodes, UserError } from '../errors.js';
 import type { Isolation } from '../harness/stampede.js';
 import { explore, follow, minimise, strayed, switchesOf, type Explored, type Turn } from './explore.js';
 import { clientLanes, orderLanes, type Section } from './html.js';
 import type { Opened } from './pause.js';
+import { defaultTimeout } from './patience.js';
 import type { Place } from './place.js';
 import type { Spec, Way } from './spec.js';
 import { stampeded } from './stampeded.js';
@@ -16,6 +18,8 @@ export interface Wanted {
     inside?: RegExp;
     /** Before what the spec says. */
     isolation?: Isolation[];
+    /** An order or round in which nothing moves for so many seconds has failed. */
+    timeout?: number;
     /** Clients at once instead of orders of steps. */
     stampede?: boolean;
     clients?: number;
@@ -26,11 +30,16 @@ export interface Wanted {
 /** What was run with one isolation level and one way to connect. */
 export interface Part { section: Section; text: string; json: Record<string, unknown> }
 
+/** How many, and each way in which they connect. */
+export const clientsOf = (spec: Spec, wanted: Wanted): { clients: number; connects: readonly Way[] } => ({
+    clients: wanted.clients ?? spec.clients ?? 8, connects: wanted.connect ?? (spec.connect.length ? spec.connect : ['direct']),
+});
+
 /** Runs the spec with each level and each way to connect. */
 export async function race(spec: Spec, wanted: Wanted, place: Place, tell: (text: string) => void = () => {}): Promise<Part[]> {
     const parts: Part[] = [];
     const levels = wanted.isolation ?? (spec.isolation.length ? spec.isolation : ['read committed'] as const);
-    const connects = wanted.connect ?? (spec.connect.length ? spec.connect : ['direct'] as const);
+    const { connects } = clientsOf(spec, wanted);
     for (const isolation of levels) {
         for (const connect of wanted.stampede ? connects : []) {
             tell(`${isolation}, ${connect}`);
@@ -42,10 +51,11 @@ export async function race(spec: Spec, wanted: Wanted, place: Place, tell: (text
 }
 
 async function crowd(place: Place, spec: Spec, wanted: Wanted, isolation: Isolation, connect: Way): Promise<Part> {
-    const { clients = spec.clients ?? 8, rounds = spec.rounds ?? 20 } = wanted;
+    const { rounds = spec.rounds ?? 20, timeout } = wanted;
+    const { clients } = clientsOf(spec, wanted);
     return place.database(async (database) => {
         const pooler = connect === 'pooler' ? await place.pooled(database) : undefined;
-        const result = await stampeded(spec, database, { clients, rounds, isolation, pooler });
+        const result = await stampeded(spec, database, { clients, rounds, isolation, pooler, ...(timeout !== undefined && { timeout }) });
         const { slowest, milliseconds, ...rest } = result;
         const [title = '', ...lines] = stampedeText(result).split('\n');
         return {
@@ -60,7 +70,7 @@ async function crowd(place: Place, spec: Spec, wanted: Wanted, isolation: Isolat
 }
 
 async function steps(place: Place, spec: Spec, wanted: Wanted, isolation: Isolation, tell: (text: string) => void): Promise<Part> {
-    const { orders, seed, switches, inside } = wanted;
+    const { orders, seed, switches, inside, timeout } = wanted;
     const fails = ({ failure }: Ordered): boolean => failure !== undefined;
     return place.database(async (database) => {
         let open: Opened = { functions: 0, points: 0, closed: [] };
@@ -88,7 +98,7 @@ async function steps(place: Place, spec: Spec, wanted: Wanted, isolation: Isolat
             const small = await minimise(run, first.turns, fails, 200);
             const again = await run(follow(small.turns.map(({ chosen }) => chosen)));
             return { explored: found, failed: fails(again.outcome) ? again : first, tries: small.runs };
-        });
+        }, timeout === undefined ? undefined : timeout * 1000);
         const { functions, points, closed } = open;
         if (inside && !points) throw new UserError(`no PL/pgSQL function that can be opened matches --inside ${inside.source}`, exitCodes.usage);
         const opened = inside ? `, stopped at ${points} statements of ${functions} functions` : '';
@@ -103,7 +113,7 @@ async function steps(place: Place, spec: Spec, wanted: Wanted, isolation: Isolat
             ...(explored.diverged ? [`${explored.diverged} went another way than was asked: time decided, or what others did`] : []),
             ...(failed ? [`the failing order, ${ofSwitches(failed.turns)}${tries ? `, after ${tries} tries to make it smaller` : ''}`] : []),
         ];
-        const again = failed && `pg-ensure race ${quoted(spec.file)}${inside ? ` --inside ${quoted(inside.source)}` : ''} --isolation ${quoted(isolation)} --order ${quoted(spelledOrder(spec, failed.turns))}`;
+        const again = failed && `${place.major === defaultMajor ? '' : `PG=${place.major} `}pg-ensure race ${quoted(spec.file)}${inside ? ` --inside ${quoted(inside.source)}` : ''}${timeout === undefined || timeout === defaultTimeout ? '' : ` --timeout ${timeout}`} --isolation ${quoted(isolation)} --order ${quoted(spelledOrder(spec, failed.turns))}`;
         const shown = failed ?? explored.runs.at(-1);
         const steps = failed && script(spec, failed.outcome);
         return {

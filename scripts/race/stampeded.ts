@@ -5,6 +5,7 @@ import type { Database } from '../harness/databases.js';
 import { connectOptions, type Outcome } from '../harness/sessions.js';
 import { clientName, gateClass, stampede, type Isolation } from '../harness/stampede.js';
 import { all, ask, prepared, type Asked } from './database.js';
+import { defaultTimeout, patient, watchName } from './patience.js';
 import { filled, type Spec, type SpecSession, type Way } from './spec.js';
 
 type Steps = SpecSession['steps'];
@@ -15,6 +16,8 @@ export interface StampedeOptions {
     clients: number;
     rounds: number;
     isolation: Isolation;
+    /** A round in which no step has ended for so many seconds has failed, and is the last. */
+    timeout?: number;
     /** The steps with which a client goes on whose own ended with this SQLSTATE; undefined when it has failed. */
     again?: (code: string, steps: Steps) => Steps | undefined;
     /** Whether to look at what clients do, which takes a part of the machine (default: true). */
@@ -36,6 +39,7 @@ export interface Stampeded {
     isolation: Isolation;
     connect: Way;
     clients: number;
+    /** Those that are complete. */
     rounds: number;
     calls: number;
     /** Of each call, as its client saw it. */
@@ -59,29 +63,44 @@ export interface Stampeded {
 }
 
 /** All clients at once, each with the steps of one session, round after round. */
-export async function stampeded(spec: Spec, database: Database, { pooler, clients, rounds, isolation, again, watched = true, connections }: StampedeOptions): Promise<Stampeded> {
+export async function stampeded(spec: Spec, database: Database, { pooler, clients, rounds, isolation, timeout = defaultTimeout, again, watched = true, connections }: StampedeOptions): Promise<Stampeded> {
     const invariants = spec.invariants.map(({ name }): Stampeded['invariants'][number] => ({ name, holds: true, found: 'true', round: rounds - 1, broken: 0 }));
     const told: Record<string, number> = {};
     const own = pooler !== undefined && spec.sessions.find((session) => session.isolation);
     if (own) throw new UserError(`${spec.file}: session ${own.name} has an isolation level of its own, which a pooler does not keep: --isolation, --connect direct`, exitCodes.usage);
     await prepared(spec, database);
     const before = connections ? 0 : await counted(database);
-    const owner = postgres(database.url, connectOptions);
+    // A client may keep a lock that setup needs.
+    const owner = postgres(database.url, { ...connectOptions, connection: { application_name: 'race owner', lock_timeout: timeout * 1000 } });
     const watching = watched ? await watch(database.admin) : undefined;
+    const patience = patient(database.admin, timeout);
+    const outcomes: Outcome[] = [];
+    const milliseconds: number[] = [];
+    const codes: Record<string, number> = {};
+    let released = 0;
+    let complete = 0;
     try {
-        const report = await stampede({
+        await stampede({
             owner: database.url, callers: clients, rounds, isolation, transaction: false, ...(pooler !== undefined && { url: pooler }), ...(connections && { connections }),
             around: {
                 before: (round) => all(owner, spec, 'setup', round),
-                released: (round) => watching?.begin(round),
+                released: (round) => {
+                    released = performance.now();
+                    patience.begin(round);
+                    watching?.begin(round);
+                },
                 after: async (round) => {
                     watching?.end();
+                    await patience.end();
+                    const why = patience.lost();
+                    if (why !== undefined) throw new Error(why);
                     for (const [place, { name, query }] of spec.invariants.entries()) {
                         const asked = await ask(owner, name, filled(query, 0, round));
                         const { holds = true, broken = 0, ...first } = invariants[place] ?? {};
                         invariants[place] = { ...asked, round, ...(!holds && first), holds: holds && asked.holds, broken: broken + Number(!asked.holds) };
                     }
                     await all(owner, spec, 'teardown', round);
+                    complete += 1;
                 },
             },
             steps: (client, round) => async (run) => {
@@ -89,8 +108,11 @@ export async function stampeded(spec: Spec, database: Database, { pooler, client
                 if (session?.isolation) await run(`set default_transaction_isolation to '${session.isolation}'`);
                 const all = async (steps: Steps): Promise<Outcome> => {
                     for (const step of steps) {
+                        if (patience.lost() !== undefined) break;
                         const sent = performance.now();
+                        patience.began(client, `step ${step.name} of session ${session?.name}`);
                         const outcome = await run(filled(step.sql, client, round));
+                        patience.ended(client);
                         watching?.called(client, step.name, sent, outcome.code);
                         if (!outcome.error) continue;
                         await run('rollback'); // what an earlier step began
@@ -102,25 +124,33 @@ export async function stampeded(spec: Spec, database: Database, { pooler, client
                 let steps: Steps | undefined = session?.steps ?? [];
                 for (let tries = 1; ; tries++) {
                     const outcome: Outcome = await all(steps);
-                    steps = outcome.error && tries < mostTries ? again?.(outcome.code, steps) : undefined;
-                    if (!steps) return outcome;
+                    steps = outcome.error && tries < mostTries && patience.lost() === undefined ? again?.(outcome.code, steps) : undefined;
+                    if (!steps) {
+                        outcomes.push(outcome);
+                        milliseconds.push(performance.now() - released);
+                        codes[outcome.code] = (codes[outcome.code] ?? 0) + 1;
+                        return outcome;
+                    }
                     told[outcome.code] = (told[outcome.code] ?? 0) + 1;
                 }
             },
+        }).catch((error: unknown) => {
+            if (patience.lost() === undefined) throw error;
         });
         const { waits, looks, slowest } = await watching?.stop() ?? { waits: [], looks: 0, slowest: { round: 0, milliseconds: 0, steps: [], seen: [] } };
         await owner.end();
         const messages: Record<string, string> = {};
-        for (const { code, error } of report.outcomes) if (error) messages[code] ??= error.message;
+        for (const { code, error } of outcomes) if (error) messages[code] ??= error.message;
         const refused = Object.keys(messages).find((code) => !spec.allowed.includes(code));
         const broken = invariants.find(({ holds }) => !holds);
         return {
-            isolation, connect: pooler === undefined ? 'direct' : 'pooler', clients, rounds, calls: report.calls, milliseconds: report.milliseconds, codes: report.codes, again: told,
-            messages, deadlocks: connections ? 0 : await deadlocks(database) - before, waits, looks, invariants, slowest,
-            failure: refused !== undefined ? `${report.codes[refused]} of ${report.calls} calls ended with ${refused}: ${messages[refused]}`
-                : broken && `"${broken.name}" does not hold in round ${broken.round}: ${broken.found}`,
+            isolation, connect: pooler === undefined ? 'direct' : 'pooler', clients, rounds: complete, calls: outcomes.length, milliseconds, codes, again: told,
+            messages, deadlocks: connections ? 0 : await deadlocks(database) - before, waits, looks, invariants: complete ? invariants : [], slowest,
+            failure: patience.lost() ?? (refused !== undefined ? `${codes[refused]} of ${outcomes.length} calls ended with ${refused}: ${messages[refused]}`
+                : broken && `"${broken.name}" does not hold in round ${broken.round}: ${broken.found}`),
         };
     } finally {
+        patience.stop();
         await watching?.stop();
         await owner.end({ timeout: 0 });
     }
@@ -170,7 +200,7 @@ interface Watching {
 
 /** Looks at who waits until it is stopped: a sample, in which what is short is seen seldom. */
 async function watch(admin: string): Promise<Watching> {
-    const sql = postgres(admin, connectOptions);
+    const sql = postgres(admin, { ...connectOptions, connection: { application_name: watchName } });
     const stop = new AbortController();
     const counts = new Map<string, number>();
     let slowest: Stampeded['slowest'] = { round: 0, milliseconds: 0, steps: [], seen: [] };

@@ -5,6 +5,7 @@ import { connectOptions, settle, type Outcome } from '../harness/sessions.js';
 import type { Isolation } from '../harness/stampede.js';
 import { all, ask, prepared, type Asked } from './database.js';
 import type { Run, Turn } from './explore.js';
+import { defaultTimeout } from './patience.js';
 import { addPauses, openFunctions, pauseKey, type Opened } from './pause.js';
 import { filled, type Spec } from './spec.js';
 
@@ -54,7 +55,7 @@ type Tell = (session: number, what: Event['what'], text: string, more?: Partial<
 /** Runs orders of the steps of `spec` in `database`, one after another; sessions are its owner's, and direct. */
 export async function withOrders<Result>(
     database: Database, spec: Spec, inside: RegExp | undefined, isolation: Isolation, body: (run: Run<Ordered>, opened: Opened) => Promise<Result>,
-    patience = 60_000,
+    patience = defaultTimeout * 1000,
 ): Promise<Result> {
     const clients: postgres.Sql[] = [];
     const connected = async (url: string, name: string): Promise<{ sql: postgres.Sql; pid: number }> => {

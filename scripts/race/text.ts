@@ -38,11 +38,17 @@ const switches = (events: Event[], place: number): boolean => {
     return next !== undefined && next.session !== events[place]?.session;
 };
 
-const oneLine = (sql: string): string => sql.replace(/\s+/g, ' ');
+const oneLine = (text: string): string => text.replace(/\s+/g, ' ');
+
+/** On one line as far as it stays what was sent: what is quoted is left as it is, and so is the end of a line with a comment. */
+export const asSent = (sql: string): string => sql.replace(
+    /(--[^\n]*\n)\s*|(\/\*[^]*?\*\/|--.*|\b[Ee]'(?:[^'\\]|\\[^]|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*")|(\$(?:[^\W\d]\w*)?\$)([^]*?)\3|\s+/g,
+    (_, comment?: string, kept?: string, tag?: string, body?: string) => comment ?? kept ?? (tag === undefined ? ' ' : `${tag}${asSent(body ?? '')}${tag}`),
+);
 
 function sentence(spec: Spec, { what, text, waitsFor = [], code, message, sql = '' }: Event): string {
     switch (what) {
-        case 'step': return `${text}: ${oneLine(sql)}`;
+        case 'step': return `${text}: ${asSent(sql)}`;
         case 'pause': return `stopped before ${text}`;
         case 'wait': return `waits for ${waitsFor.map((other) => spec.sessions[other]?.name).join(', ')}${text.includes(':') ? `, after ${text}` : ''}`;
         case 'go': return 'goes on';

@@ -7,24 +7,10 @@ import { stateFolder } from '../../scripts/database.js';
 import { findPgBouncer, startPooler, type Pooler } from '../../scripts/pooler.js';
 import { missing, pooled, surroundings, withTestDatabase } from '../context.js';
 import { complaints, steps } from './naive.js';
-import { allWaitFor, oneMadeIt, patient, struck, waiterNames, withWorld, type Creator, type World } from './steps.js';
+import { allWaitFor, oneMadeIt, patient, sharedFaults, struck, waiterNames, type Creator, type World } from './steps.js';
 
 let world: World;
-let end = (): void => {};
-let ended: Promise<void> = Promise.resolve();
-beforeAll(() => new Promise<void>((ready, failed) => {
-    if (!surroundings.superuser) return ready();
-    ended = withTestDatabase(({ admin, name }) => withWorld(admin, name, async (given) => {
-        world = given;
-        ready();
-        await new Promise<void>((done) => (end = done));
-    }));
-    ended.catch(failed);
-}));
-afterAll(async () => {
-    end();
-    await ended;
-});
+sharedFaults((given) => (world = given));
 
 const named = targets.map((target) => [target.name, target] as const);
 const kill = async (creator: Creator): Promise<void> => void await creator.process?.kill();

@@ -61,21 +61,27 @@ describe.each(['+1d', '-1d'])('the clock of a client is off by a day (%s)', (by)
         }));
     });
 
-    test('pg-ensure migrate and run: the ledger has the times of the server, a file is applied once', async (context) => {
+    test('pg-ensure migrate and run: the ledger has the times of the server, a file is applied once; control: times of the client\'s own are told', async (context) => {
         const env = await clockOff(context, by);
         await withEmptyDatabase(({ url }) => withFolder({ '001_a.sql': 'create table a (n int);', '002_b.sql': 'insert into a values (1);' }, async (folder) => {
             expect(await run(url, ['migrate', '--dir', folder], { env })).toMatchObject({ code: 0 });
             expect(await run(url, ['migrate', '--dir', folder])).toMatchObject({ code: 0, stdout: expect.stringMatching(/^0 applied/) as string });
             await withSessions(url, ['dba'], async ({ dba }) => {
                 const [history] = await dba.run("select c.oid::regclass as name from pg_class as c where c.relname like '%\\_history' and c.relkind = 'r'");
-                const rows = await dba.run(`select version, applied_at between clock_timestamp() - interval '1 hour' and clock_timestamp() as now,
+                const times = (): Promise<object[]> => dba.run(`select version, applied_at between clock_timestamp() - interval '1 hour' and clock_timestamp() as now,
                     duration between '0' and '1 hour' as short from ${String(history?.name)} order by version`);
-                expect(rows).toEqual(['001', '002'].map((version) => ({ version, now: true, short: true })));
+                expect(await times()).toEqual(['001', '002'].map((version) => ({ version, now: true, short: true })));
                 expect(await dba.run('select n from a')).toEqual([{ n: 1 }]);
+
+                const ends = own(env, 'new Date().toISOString()');
+                await dba.run(`update ${String(history?.name)} set applied_at = '${ends}' where version = '001'`);
+                await dba.run(`update ${String(history?.name)} set applied_at = '${ends}', duration = '${ends}'::timestamptz - applied_at where version = '002'`);
+                expect(await times()).toEqual(['001', '002'].map((version) => ({ version, now: false, short: version === '001' })));
             });
         }));
         await withTestDatabase(({ url }) => withSessions(url, ['dba'], async ({ dba }) => {
             await dba.run("create function plan_x() returns table (step int, statement text, in_transaction boolean, locks text, why text) language sql as $$ select 1, 'create table x ()', true, '', '' where to_regclass('x') is null $$");
+            expect(await dba.run('select * from plan_x()')).toHaveLength(1);
             expect(await run(url, ['run', 'select * from plan_x()'], { env })).toMatchObject({ code: 0 });
             expect(await dba.run('select * from plan_x()')).toEqual([]);
         }));

@@ -1,28 +1,12 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { withSessions } from '../../scripts/harness/sessions.js';
 import { targetOf, targets } from '../../scripts/harness/targets.js';
-import { surroundings, withTestDatabase } from '../context.js';
 import { withoutGuard } from '../mutate.js';
 import { complaints, steps } from './naive.js';
-import { asleep, oneMadeIt, struck, withWorld, type Creator, type World } from './steps.js';
+import { asleep, oneMadeIt, sharedFaults, struck, type Creator, type World } from './steps.js';
 
-/** One database and 17 sessions for the file: each test has a target of its own. */
 let world: World;
-let end = (): void => {};
-let ended: Promise<void> = Promise.resolve();
-beforeAll(() => new Promise<void>((ready, failed) => {
-    if (!surroundings.superuser) return ready();
-    ended = withTestDatabase(({ admin, name }) => withWorld(admin, name, async (given) => {
-        world = given;
-        ready();
-        await new Promise<void>((done) => (end = done));
-    }));
-    ended.catch(failed);
-}));
-afterAll(async () => {
-    end();
-    await ended;
-});
+sharedFaults((given) => (world = given));
 
 const timeouts = "select current_setting('lock_timeout') || ' ' || current_setting('statement_timeout') as timeouts";
 /** Its transaction is over, its session stays: with the settings it began with. */

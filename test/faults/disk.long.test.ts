@@ -94,7 +94,7 @@ test('no space left on the volume of the database: 53100 for each of 4 callers, 
     }
 }));
 
-test('no space left for WAL in the middle of a call: the server goes down; with room it recovers, nothing is left, the next call makes it', (context) => withVolume(context, '80m', async (volume) => {
+test('no space left for WAL in the middle of a call: the server goes down; with room it recovers, nothing is left, the next call makes it; control: of two statements the first is left', (context) => withVolume(context, '80m', async (volume) => {
     const major = majorOf(process.env.PG);
     const folder = ownedFolder(unprivilegedUser(), mkdtempSync(join(tmpdir(), 'pg-ensure-wal-')));
     const dataFolder = join(folder, 'data');
@@ -107,14 +107,15 @@ test('no space left for WAL in the middle of a call: the server goes down; with 
         const { url } = await start();
         await install(url);
         const target = targetOf('ensure_partitions_v1');
-        const before = await withSessions(url, ['dba', 'creator'], async ({ dba, creator }) => {
-            await dba.run(`create table big (t text); ${target.setup('wal')}`);
-            const picture = await pictureOf(dba, target, 'wal');
+        const [before, naive] = await withSessions(url, ['dba', 'creator'], async ({ dba, creator }) => {
+            await dba.run(`create table big (t text); ${target.setup('wal')}; ${twoSteps.setup('naive')}`);
+            const pictures = [await pictureOf(dba, target, 'wal'), await pictureOf(dba, twoSteps, 'naive')] as const;
+            await creator.run(steps('naive')[0]); // of two transactions the first
             await creator.run(`begin; ${target.call('wal')}`);
             volume.fill();
             const { code } = await creator.attempt("insert into big select repeat(md5(n::text), 30) from generate_series(1, 200000) as n");
             expect(code).toMatch(/57P02|CONNECTION_CLOSED|ECONNRESET/);
-            return picture;
+            return pictures;
         });
         volume.free();
         const again = await eventually(start);
@@ -122,6 +123,7 @@ test('no space left for WAL in the middle of a call: the server goes down; with 
             expect(await pictureOf(dba, target, 'wal')).toBe(before);
             const { violations, next } = await aftermath(dba, target, 'wal', before);
             expect({ violations, next: new Set(next) }).toEqual({ violations: [], next: new Set(['created']) });
+            expect((await aftermath(dba, twoSteps, 'naive', naive)).violations).toContainEqual(expect.stringMatching(/^half-made:\n.*relation p_10/s));
         });
     } finally {
         await stopServer(dataFolder, 'immediate');

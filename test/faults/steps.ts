@@ -3,6 +3,7 @@ import { aftermath, madeNothing, outcomesOf, pictureOf } from '../../scripts/har
 import { clientProcess, withFaults, type ClientProcess, type Faults } from '../../scripts/harness/faults.js';
 import { withSessions, type Session, type Step } from '../../scripts/harness/sessions.js';
 import { cleanup, type Target } from '../../scripts/harness/targets.js';
+import { shared, surroundings, withTestDatabase } from '../context.js';
 import { until } from '../until.js';
 
 export const waiterNames = Array.from({ length: 15 }, (_, n) => `waiter${n}`);
@@ -49,6 +50,15 @@ export const withWorld = <Result>(url: string, prefix: string, body: (world: Wor
         let count = 0;
         return body({ url, dba, waiters: waiterNames.map((name) => sessions[name] as Session), faults, next: () => `${prefix}_${(count += 1)}` });
     }));
+
+/** One database and 17 sessions for all tests of a file, each of which has a target of its own; none where there is no superuser. */
+export const sharedFaults = (take: (world: World) => void): void => void shared<World>(async (use) => {
+    if (!surroundings.superuser) return;
+    await withTestDatabase(({ admin, name }) => withWorld(admin, name, (world) => {
+        take(world);
+        return use(world);
+    }));
+});
 
 /** The backends that wait for `holder` now, by themselves or behind others who do. */
 async function behind(looker: Session, holder: number): Promise<number[]> {

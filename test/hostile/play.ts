@@ -1,8 +1,7 @@
 import fc from 'fast-check';
-import { afterAll, beforeAll } from 'vitest';
 import type { Outcome, Session } from '../../scripts/harness/sessions.js';
 import { withSessions } from '../../scripts/harness/sessions.js';
-import { surroundings, withTestDatabase } from '../context.js';
+import { shared, surroundings, withTestDatabase } from '../context.js';
 import { plain, scenarios, world, type Scenario } from './scenarios.js';
 
 /** The same cases each time; PG_ENSURE_SEED takes others. */
@@ -92,33 +91,19 @@ export async function differences(session: Session, lay?: string, lift?: string,
     return found;
 }
 
-
 /** One such session for all tests of a file, each of which is taken back. */
 export function sharedWorld(setup: string): (body: (dba: Session) => Promise<void>) => Promise<void> {
-    let shared: Session;
-    let end = (): void => {};
-    let ended: Promise<void>;
-    beforeAll(() => new Promise<void>((ready, failed) => {
-        ended = withWorld(async (dba) => {
-            await dba.run(setup);
-            shared = dba;
-            ready();
-            await new Promise<void>((done) => {
-                end = done;
-            });
-        });
-        ended.catch(failed);
+    const world = shared<Session>((use) => withWorld(async (dba) => {
+        await dba.run(setup);
+        await use(dba);
     }));
-    afterAll(async () => {
-        end();
-        await ended;
-    });
     return async (body) => {
-        await shared.run('savepoint test');
+        const dba = world();
+        await dba.run('savepoint test');
         try {
-            await body(shared);
+            await body(dba);
         } finally {
-            await shared.run('rollback to test; release test');
+            await dba.run('rollback to test; release test');
         }
     };
 }

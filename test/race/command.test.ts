@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -11,12 +11,16 @@ const specs = fileURLToPath(new URL('specs/', import.meta.url));
 let folder: string;
 beforeAll(() => {
     folder = mkdtempSync(join(tmpdir(), 'pg-ensure-race-'));
+    chmodSync(folder, 0o755); // servers and poolers of root are run as another user
+    mkdirSync(join(folder, 'tmp'), { mode: 0o777 });
+    chmodSync(join(folder, 'tmp'), 0o777);
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 
 interface Ended { code: number; stdout: string; stderr: string }
-const race = (...args: string[]): Promise<Ended> => new Promise((resolve) => {
-    execFile(process.execPath, [cli, 'race', ...args], { env: { ...process.env, PG: String(major) }, cwd: folder }, (error, stdout, stderr) => {
+const race = (...args: string[]): Promise<Ended> => raceOn(String(major), ...args);
+const raceOn = (pg: string | undefined, ...args: string[]): Promise<Ended> => new Promise((resolve) => {
+    execFile(process.execPath, [cli, 'race', ...args], { env: { ...process.env, PG: pg, TMPDIR: join(folder, 'tmp') }, cwd: folder }, (error, stdout, stderr) => {
         resolve({ code: error ? Number(error.code) : 0, stdout, stderr });
     });
 });
@@ -25,17 +29,25 @@ test('on a server that is thrown away: a failing order is exit code 14, and fail
     const { code, stdout, stderr } = await race(`${specs}if_not_exists.sql`, '--html', 'page.html');
     expect([code, stderr]).toEqual([14, 'pg-ensure: page.html is written\n']);
     expect(readFileSync(join(folder, 'page.html'), 'utf8')).toContain('<svg');
-    const [, again = ''] = /^again: pg-ensure race (.*)$/m.exec(stdout) ?? [];
+    const [, pg, again = ''] = /^again: (?:PG=(\d+) )?pg-ensure race (.*)$/m.exec(stdout) ?? [];
     const words = [...again.matchAll(/'([^']*)'|(\S+)/g)].map(([, quoted, word]) => quoted ?? word ?? '');
-    const replayed = await race(...words, '--json');
+    const replayed = await raceOn(pg, ...words, '--json');
     expect(replayed.code).toBe(14);
     expect(JSON.parse(replayed.stdout)).toMatchObject({ postgresql: String(major), parts: [{ mode: 'stepped', orders: 1, failed: { order: 'a*2 b a' } }] });
 });
 
-test('our functions, clients at once, direct and through PgBouncer: exit code 0', async () => {
+test('our functions, clients at once, direct and through PgBouncer: exit code 0, and nothing is left in the folder of the call, nor in that for temporary files', async () => {
     const { code, stdout } = await race(`${specs}ensure_row.sql`, '--stampede', '--connect', 'all', '--rounds', '2', '--clients', '3');
     expect(stdout).toMatch(/^3 clients, 2 rounds, read committed, direct: 6 calls\n\s+ok: 6\n[^]*^3 clients, 2 rounds, read committed, through PgBouncer: 6 calls\n\s+ok: 6$/m);
     expect(code).toBe(0);
+    expect(readdirSync(folder).filter((name) => !name.endsWith('.html'))).toEqual(['tmp']);
+    expect(readdirSync(join(folder, 'tmp'))).toEqual([]);
+});
+
+test('a step of clients at once that never ends: exit code 14, told with its client', async () => {
+    const { code, stdout, stderr } = await race(`${specs}kept_lock.sql`, '--stampede', '--timeout', '1');
+    expect(stdout).toMatch(/^\s+failed: nothing has moved for 1 s in round 0: .*client 1 is in step wait of session b/m);
+    expect([code, stderr]).toEqual([14, '']);
 });
 
 test('wrong usage is one line and exit code 2; --help tells the exit codes', async () => {
@@ -43,8 +55,18 @@ test('wrong usage is one line and exit code 2; --help tells the exit codes', asy
         [/^pg-ensure: .*no\.sql: ENOENT/, 'no.sql'],
         [/--clients is for clients at once: --stampede/, `${specs}ensure_row.sql`, '--clients', '3'],
         [/--inside is for orders of steps, not for --stampede/, `${specs}ensure_row.sql`, '--stampede', '--inside', 'x'],
+        [/--seed is for orders of steps, not for --stampede/, `${specs}ensure_row.sql`, '--stampede', '--seed', '1'],
+        [/--orders is for orders of steps, not for --stampede/, `${specs}ensure_row.sql`, '--stampede', '--orders', '1000'],
+        [/--switches is for orders of steps, not for --stampede/, `${specs}ensure_row.sql`, '--stampede', '--switches', '2'],
+        [/--order is for orders of steps, not for --stampede/, `${specs}ensure_row.sql`, '--stampede', '--order', 'a b'],
+        [/--rounds is for clients at once: --stampede/, `${specs}ensure_row.sql`, '--rounds', '3'],
+        [/--connect is for clients at once: --stampede/, `${specs}ensure_row.sql`, '--connect', 'all'],
+        [/--seed is for orders that are looked for: --order is one/, `${specs}ensure_row.sql`, '--order', 'a b', '--seed', '1'],
+        [/291 clients are more than 290, for which there is room under max_connections = 300/, `${specs}ensure_row.sql`, '--stampede', '--clients', '291'],
+        [/491 clients are more than 490, for which there is room under max_client_conn = 500/, `${specs}ensure_row.sql`, '--stampede', '--clients', '491', '--connect', 'pooler'],
         [/Write read committed, repeatable read, serializable or all/, `${specs}ensure_row.sql`, '--isolation', 'snapshot'],
         [/Invalid regular expression/, `${specs}ensure_row.sql`, '--inside', '('],
+        [/Write a whole number from 1 to 1000000/, `${specs}ensure_row.sql`, '--timeout', '1000001'],
         [/Write a whole number from 1/, `${specs}ensure_row.sql`, '--orders', '0'],
         [/"a\*x" in the order is none of a, b/, `${specs}ensure_row.sql`, '--order', 'a*x'],
     ] as const) {

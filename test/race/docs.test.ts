@@ -21,7 +21,7 @@ test('the spec of docs/race.md comes to what the page, and README, print', async
         for (const [, inside, output = ''] of shown) {
             const spec = { ...readSpec(file), file: 'counter.sql' };
             const [part] = await race(spec, { orders: 1000, seed: 1, ...(inside && { inside: new RegExp(inside) }) }, placeOf(context));
-            expect(`${part?.text}\n`).toBe(output);
+            expect(`${part?.text.replace(/^again: PG=\d+ /m, 'again: ')}\n`).toBe(output);
             if (!inside) continue;
             const beginning = /^```text\n(2 orders[^]*?)^```/m.exec(readme)?.[1] ?? 'nothing';
             expect(output.startsWith(beginning)).toBe(true);

@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test, type TestContext } from 'vitest';
+import { defaultMajor } from '../../scripts/embedded.js';
 import { UserError } from '../../scripts/errors.js';
 import { race, type Part, type Wanted } from '../../scripts/race/race.js';
 import { readSpec, type Spec } from '../../scripts/race/spec.js';
@@ -28,6 +29,7 @@ const raced = (context: TestContext, text: string | object, wanted: Partial<Want
     specOf(text), { orders: 1000, seed: 1, ...wanted },
     placeOf(context),
 );
+const pg = String(major) === defaultMajor ? '' : `PG=${major} `;
 const failures = (parts: Part[]): (string | undefined)[] => parts.map(({ section }) => section.failure);
 
 /** Two sessions that each add one to what they have read. */
@@ -59,7 +61,7 @@ describe('orders', () => {
         const [opened] = await raced(context, lost, { inside: /add_one/ });
         expect(opened?.text).toMatch(/stopped at 3 statements of 1 functions: one fails/);
         expect(opened?.text).toContain('invariant "both are counted": does not hold: false');
-        const [, inside = '', order = ''] = /^again: pg-ensure race \S+ --inside (\S+) --isolation 'read committed' --order '(.*)'$/m.exec(opened?.text ?? '') ?? [];
+        const [, inside = '', order = ''] = new RegExp(`^again: ${pg}pg-ensure race \\S+ --inside (\\S+) --isolation 'read committed' --order '(.*)'$`, 'm').exec(opened?.text ?? '') ?? [];
         const [replayed] = await raced(context, `${lost}-- race: order ${order}`, { inside: new RegExp(inside) });
         expect(replayed?.section.failure).toBe('"both are counted" does not hold: false');
         expect(replayed?.text).toMatch(/^1 order, read committed/);

@@ -74,3 +74,22 @@ describe('inside of functions', () => {
             return Promise.resolve();
         }), 120_000);
 });
+
+test('what is printed of a step is on one line as far as it stays the statement that was sent', async () => {
+    const statements = [
+        "select 1 -- don't\n   , 2",
+        "select 'a  -- b\n c' as one, /* it's\n  */ E'it\\'s  -- ' as \"a  -- b\" -- $$ '\n, $x$'$x$ as three\n-- the end",
+        "do $$ -- don't\n begin\n perform set_config('race.said', 'a  b', false); -- then\n end $$; select current_setting('race.said')",
+    ];
+    const spec: Spec = { ...emptySpec('spec.sql'), sessions: statements.map((sql, place) => ({ name: `s${place}`, steps: [{ name: `s${place}1`, sql }] })) };
+    await withTestDatabase((database) => withOrders(database, spec, undefined, 'read committed', async (run) => {
+        const text = script(spec, (await run(follow([0, 1, 2]))).outcome);
+        expect(text).toContain("s0: s01: select 1 -- don't\n, 2\n");
+        await withSessions(database.url, ['owner'], async ({ owner }) => {
+            for (const [place, statement] of statements.entries()) {
+                const [, printed = ''] = new RegExp(`^ *s${place}: s${place}1: ([^]*?)\n *s${place}: s${place}1 ended: ok$`, 'm').exec(text) ?? [];
+                expect(await owner.run(printed)).toEqual(await owner.run(statement));
+            }
+        });
+    }));
+});
