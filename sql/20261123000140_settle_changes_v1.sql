@@ -56,7 +56,7 @@ as $fn$
 -- _take_turn_v1: of the calls that begin with the first of changes this one is at work.
 --
 -- Returns  false for changes of roles: they are of all databases, and advisory locks of one
--- Locks    the advisory lock (1162760019, hash of the object), waiting first_wait milliseconds at a
+-- Locks    the advisory lock (1162760020, hash of the object), waiting first_wait milliseconds at a
 --          time, until then; without first_wait it does not wait. Any login can hold it, so only
 --          who says that it made it depends on it: not to be had, it is left
 declare
@@ -65,12 +65,12 @@ begin
     if '{pg_authid}' <@ ensure._changed_catalogs_v1(changes) then
         return false;
     elsif first_wait = 0 then
-        return pg_try_advisory_xact_lock(1162760019, c_subject) or true;
+        return pg_try_advisory_xact_lock(1162760020, c_subject) or true;
     end if;
     perform set_config('lock_timeout', format('%sms', first_wait), true);
     loop
         begin
-            perform pg_advisory_xact_lock(1162760019, c_subject);
+            perform pg_advisory_xact_lock(1162760020, c_subject);
             return true;
         exception when lock_not_available then
             if clock_timestamp() >= until then

@@ -59,6 +59,7 @@ export const roleEntries: Entry[] = [
         control: {
             ...rewritten, setup: ['drop table m0.t, m0.u; drop sequence m0.s; drop view m0.v'],
             right: "select nspowner = 'matrix_owner_0'::regrole from pg_namespace where nspname = 'm0'",
+            calls: ['alter schema m0 owner to matrix_owner_0', owner('m0').ours[0]?.[0] ?? ''], // callers of ours take turns
         },
         prepare: [...roles('matrix_owner', "if current_setting('server_version_num')::int < 160000 then grant {role} to current_user; else execute 'grant {role} to current_user with inherit true, set true'; end if;"),
             "do $$ begin execute format('grant create on database %I to matrix_owner_0', current_database()); end $$"],
@@ -71,7 +72,8 @@ export const roleEntries: Entry[] = [
         },
     },
     {
-        name: 'ensure_grants_v1', naive: '`grant usage on schema`, `grant select on all tables in schema`', told: ['NS003'], control: rewritten,
+        name: 'ensure_grants_v1', naive: '`grant usage on schema`, `grant select on all tables in schema`', told: ['NS003'],
+        control: { ...rewritten, calls: ['grant usage on schema m0 to matrix_grantee_0', access('matrix_grantee_0', 'm0').ours[0]?.[0] ?? ''] },
         prepare: roles('matrix_grantee'), setup: [schemas], teardown: [dropped],
         same: { ...access('matrix_grantee_0', 'm0'), right: `select ${granted('^matrix_grantee_0', 1, 'm0')}`, near: 'insert into m0.t values ({client})' },
         different: { ...access('matrix_grantee_{client}', 'm0'), right: `select ${granted('^matrix_grantee_', clients, 'm0')}`, near: 'insert into m0.t values ({client})' },
