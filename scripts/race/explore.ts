@@ -53,7 +53,7 @@ export async function explore<Outcome>(run: Run<Outcome>, { orders, switches = I
         const [next] = open.splice(sampled ? Math.floor(pick() * open.length) : open.length - 1, 1);
         const beginning = next?.() ?? [];
         const { turns, outcome } = await run(follow(beginning));
-        const diverged = strayed(beginning, turns);
+        const diverged = strayed(beginning, turns) > 0;
         found.runs.push({ turns, outcome });
         found.diverged += Number(diverged);
         if (stop(outcome)) return found;
@@ -69,8 +69,8 @@ export async function explore<Outcome>(run: Run<Outcome>, { orders, switches = I
     return { ...found, complete: !open.length && !found.diverged };
 }
 
-/** Whether `order` was not followed to its end. */
-export const strayed = (order: number[], turns: Turn[]): boolean => order.some((wanted, place) => turns[place]?.chosen !== wanted);
+/** The first turn that is not as in `order`, from 1; 0 when it was followed to its end. */
+export const strayed = (order: number[], turns: Turn[]): number => order.findIndex((wanted, place) => turns[place]?.chosen !== wanted) + 1;
 
 /** Chooses as `order` says, then goes on with who was last, or the first who may. */
 export function follow(order: number[]): (runnable: number[], last: number | undefined) => number {

@@ -3,7 +3,7 @@ import { exitCodes, UserError } from '../errors.js';
 import type { Isolation } from '../harness/stampede.js';
 import { explore, follow, minimise, strayed, switchesOf, type Explored, type Turn } from './explore.js';
 import { clientLanes, orderLanes, type Section } from './html.js';
-import type { Opened } from './pause.js';
+import { nothingOpened } from './pause.js';
 import { defaultTimeout } from './patience.js';
 import type { Place } from './place.js';
 import type { Spec, Way } from './spec.js';
@@ -73,21 +73,24 @@ async function steps(place: Place, spec: Spec, wanted: Wanted, isolation: Isolat
     const { orders, seed, switches, inside, timeout } = wanted;
     const fails = ({ failure }: Ordered): boolean => failure !== undefined;
     return place.database(async (database) => {
-        let open: Opened = { functions: 0, points: 0, closed: [] };
-        const { explored, failed, tries } = await withOrders(database, spec, inside, isolation, async (counted, opening) => {
+        let open = nothingOpened();
+        const { explored, failed, tries } = await withOrders(database, spec, inside, isolation, async (one, opening) => {
             open = opening;
             let runs = 0;
-            const run: typeof counted = (choose) => {
+            const run: typeof one = (choose) => {
                 tell(`${isolation}: order ${runs += 1}`);
-                return counted(choose);
+                return one(choose);
             };
             if (spec.orders.length) {
                 const found: Explored<Ordered> = { runs: [], complete: false, diverged: 0 };
                 for (const words of spec.orders) {
                     const asked = parsedOrder(spec, words);
                     const done = await run(follow(asked));
+                    const turn = strayed(asked, done.turns);
+                    // It was kept for what happens in it, and this is something else.
+                    if (turn) done.outcome.failure ??= `the order "${words.join(' ')}" was not followed: at turn ${turn} ${nameOf(spec, asked[turn - 1])} could not go on${inside ? '' : ': is --inside missing?'}`;
                     found.runs.push(done);
-                    found.diverged += Number(strayed(asked, done.turns));
+                    found.diverged += Number(turn > 0);
                 }
                 return { explored: found, failed: found.runs.find(({ outcome }) => fails(outcome)), tries: 0 };
             }
@@ -99,19 +102,24 @@ async function steps(place: Place, spec: Spec, wanted: Wanted, isolation: Isolat
             const again = await run(follow(small.turns.map(({ chosen }) => chosen)));
             return { explored: found, failed: fails(again.outcome) ? again : first, tries: small.runs };
         }, timeout === undefined ? undefined : timeout * 1000);
-        const { functions, points, closed } = open;
-        if (inside && !points) throw new UserError(`no PL/pgSQL function that can be opened matches --inside ${inside.source}`, exitCodes.usage);
-        const opened = inside ? `, stopped at ${points} statements of ${functions} functions` : '';
-        const notes = closed.map(({ name, why }) => `not opened: ${name} (${why})`);
+        const each = [...open.functions.values()];
+        const points = each.reduce((sum, one) => sum + one.points, 0);
+        const notes = [
+            ...open.closed.map(({ name, why }) => `not opened: ${name} (${why})`),
+            ...[...open.functions].flatMap(([name, { without }]) => (without.length ? [`no pause before ${counted(without.length, 'statement')} of ${name}, in line ${[...new Set(without)].join(', ')}`] : [])),
+        ];
+        if (inside && !points) throw new UserError([`no PL/pgSQL function that can be opened matches --inside ${inside.source}`, ...notes].join('; '), exitCodes.usage);
+        const opened = inside ? `, stopped at ${counted(points, 'statement')} of ${counted(each.length, 'function')}` : '';
         const runs = explored.runs.length;
-        const extent = failed ? '' : spec.orders.length ? ', as asked' : explored.complete ? `, all there are${switches === undefined ? '' : ` with at most ${switches} switches`}`
-            : `, a sample with seed ${seed}`;
+        const complete = explored.complete && !notes.length;
+        const extent = failed ? '' : spec.orders.length ? ', as asked'
+            : explored.complete ? `, all ${notes.length ? 'but those of what is not opened' : 'there are'}${switches === undefined ? '' : ` with at most ${counted(switches, 'switch')}`}` : `, a sample with seed ${seed}`;
         const milliseconds = explored.runs.map(({ outcome }) => outcome.milliseconds);
-        const title = `${runs} ${runs === 1 ? 'order' : 'orders'}${extent}, ${isolation}${opened}: ${failed ? 'one fails' : 'none fails'}`;
+        const title = `${counted(runs, 'order')}${extent}, ${isolation}${opened}: ${failed ? 'one fails' : 'none fails'}`;
         const details = [
             ...notes,
-            ...(explored.diverged ? [`${explored.diverged} went another way than was asked: time decided, or what others did`] : []),
-            ...(failed ? [`the failing order, ${ofSwitches(failed.turns)}${tries ? `, after ${tries} tries to make it smaller` : ''}`] : []),
+            ...(explored.diverged && !spec.orders.length ? [`${explored.diverged} went another way than was asked: time decided, or what others did`] : []),
+            ...(failed ? [`the failing order, ${ofSwitches(failed.turns)}${tries ? `, after ${counted(tries, 'try')} to make it smaller` : ''}`] : []),
         ];
         const again = failed && `${place.major === defaultMajor ? '' : `PG=${place.major} `}pg-ensure race ${quoted(spec.file)}${inside ? ` --inside ${quoted(inside.source)}` : ''}${timeout === undefined || timeout === defaultTimeout ? '' : ` --timeout ${timeout}`} --isolation ${quoted(isolation)} --order ${quoted(spelledOrder(spec, failed.turns))}`;
         const shown = failed ?? explored.runs.at(-1);
@@ -119,7 +127,7 @@ async function steps(place: Place, spec: Spec, wanted: Wanted, isolation: Isolat
         return {
             text: [title, ...details, ...(steps ? [steps, `again: ${again}`] : [])].join('\n'),
             json: {
-                mode: 'stepped', isolation, orders: runs, complete: explored.complete, seed, diverged: explored.diverged, milliseconds, failure: failed?.outcome.failure,
+                mode: 'stepped', isolation, orders: runs, complete, opened: { functions: each.length, statements: points, notes }, seed, diverged: explored.diverged, milliseconds, failure: failed?.outcome.failure,
                 failed: failed && { order: spelledOrder(spec, failed.turns), again, ...failed.outcome },
             },
             section: {
@@ -130,9 +138,8 @@ async function steps(place: Place, spec: Spec, wanted: Wanted, isolation: Isolat
     });
 }
 
-const ofSwitches = (turns: Turn[]): string => {
-    const switches = switchesOf(turns);
-    return `with ${switches} ${switches === 1 ? 'switch' : 'switches'}`;
-};
+const counted = (count: number, what: string): string => `${count} ${count === 1 ? what : what.replace(/y$/, 'ie').replace(/ch$/, 'che')}${count === 1 ? '' : 's'}`;
+const ofSwitches = (turns: Turn[]): string => `with ${counted(switchesOf(turns), 'switch')}`;
+const nameOf = (spec: Spec, session = 0): string => spec.sessions[session]?.name ?? '';
 
 const quoted = (text: string): string => (/^[\w./-]+$/.test(text) ? text : `'${text.replaceAll('\'', '\'\\\'\'')}'`);

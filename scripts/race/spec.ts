@@ -80,7 +80,7 @@ function fromSql(file: string, text: string): Spec {
     if (parts.length === 1) throw wrong(`${file}:1`, 'no line begins with "-- race:": a spec has parts such as "-- race: session a"');
     const outside = /^(?!\s*--|\s*$).*$/m.exec(parts[0] ?? '');
     if (outside) throw wrong(`${file}:1`, `"${outside[0]}" is before the first "-- race:" line`);
-    const near = /^(?!-- race:)[^\S\n]*--\s*race\s*:.*/im.exec(text);
+    const near = new RegExp(`^(?!-- race:)[^\\S\\n]*--[^\\S\\n]*race(?:[^\\S\\n]*:|[^\\S\\n]+(?:${words.join('|')})\\b).*`, 'im').exec(text);
     if (near) throw wrong(`${file}:${text.slice(0, near.index).split('\n').length}`, `"${near[0].trim()}" must be written "-- race:", at the beginning of its line`);
     for (const part of parts.slice(1)) {
         const place = `${file}:${line}`;
@@ -88,10 +88,14 @@ function fromSql(file: string, text: string): Spec {
         const [word = '', ...rest] = part.slice(0, end).trim().split(/\s+/);
         const sql = part.slice(end + 1).trim();
         const name = rest.join(' ');
+        const given = /^(?!\s*--|\s*$)/m.test(sql);
         const needed = (): string => {
-            if (!/^(?!\s*--|\s*$)/m.test(sql)) throw wrong(place, `no SQL follows "${word}"`);
+            if (!given) throw wrong(place, `no SQL follows "${word}"`);
             return sql;
         };
+        const lone = ['include', 'allow', 'order', 'isolation', 'connect', 'clients', 'rounds'].includes(word);
+        if (lone && given) throw wrong(place, `SQL follows "${word}", which takes none: a line such as "-- race: setup" lacks above it`);
+        if (lone && !name) throw wrong(place, `nothing follows "${word}" in its line`);
         switch (word) {
             case 'superuser': case 'prepare': case 'setup': case 'teardown': spec[word].push(needed()); break;
             case 'include': spec.prepare.push(included(file, name, place)); break;
@@ -111,7 +115,7 @@ function fromSql(file: string, text: string): Spec {
             default: throw wrong(place, `"${word}" is none of ${words.join(', ')}`);
         }
         // What follows a session directly is its only step.
-        if (word === 'session' && /^(?!\s*--|\s*$)/m.test(sql)) spec.sessions.at(-1)?.steps.push({ name: `${rest[0]}1`, sql });
+        if (word === 'session' && given) spec.sessions.at(-1)?.steps.push({ name: `${rest[0]}1`, sql });
         line += part.split('\n').length - 1;
     }
     return spec;
@@ -125,6 +129,10 @@ function sessionOf(place: string, [name = '', ...options]: string[]): SpecSessio
 function fromJson(file: string, text: string): Spec {
     const bad = (key: string, what: string): UserError => wrong(file, `"${key}" must be ${what}`);
     const isText = (value: unknown): value is string => typeof value === 'string';
+    const known = (key: string, object: Record<string, unknown>, ...keys: string[]): void => {
+        const odd = Object.keys(object).find((one) => !keys.includes(one));
+        if (odd !== undefined) throw wrong(file, `"${odd}" in "${key}" is none of ${keys.join(', ')}`);
+    };
     const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null && !Array.isArray(value);
     let given: unknown;
     try {
@@ -152,8 +160,13 @@ function fromJson(file: string, text: string): Spec {
                 for (const session of value as unknown[]) {
                     if (!isObject(session) || !isText(session.name) || !Array.isArray(session.steps)) throw bad(key, 'objects with name and steps');
                     const { name } = session;
+                    known(key, session, 'name', 'steps', 'isolation');
                     const steps = session.steps.map((step: unknown, place) => (isText(step) ? { name: `${name}${place + 1}`, sql: step } : step));
                     if (!steps.every((step) => isObject(step) && isText(step.name) && isText(step.sql))) throw bad(key, 'steps that are strings, or objects with name and sql');
+                    for (const step of steps as SpecSession['steps']) {
+                        known(key, { ...step }, 'name', 'sql');
+                        if (!step.sql.trim()) throw wrong(file, `step ${step.name} of session ${name} is empty`);
+                    }
                     spec.sessions.push({ ...sessionOf(file, [name]), steps: steps as SpecSession['steps'], ...(session.isolation !== undefined && { isolation: session.isolation as Isolation }) });
                 }
                 break;
@@ -161,6 +174,7 @@ function fromJson(file: string, text: string): Spec {
                 if (!Array.isArray(value)) throw bad(key, 'a list');
                 for (const one of value as unknown[]) {
                     if (!isObject(one) || !isText(one.name) || !isText(one.query)) throw bad(key, 'objects with name and query');
+                    known(key, one, 'name', 'query', 'always');
                     if (![undefined, true, false].includes(one.always as boolean)) throw bad(key, 'objects whose "always" is true or false');
                     spec.invariants.push({ name: one.name, query: one.query, always: one.always === true });
                 }
@@ -187,7 +201,6 @@ function checked(spec: Spec): Spec {
     for (const [key, value] of Object.entries({ clients, rounds })) {
         if (value !== undefined && !(Number.isInteger(value) && value > 0 && value <= 10_000)) throw wrong(file, `${key} must be a whole number from 1 to 10000`);
     }
-    if (orders.some((order) => !order.length)) throw wrong(file, 'an order names no session');
     for (const order of orders) checkOrder(spec, order);
     return spec;
 }

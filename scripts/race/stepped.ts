@@ -6,7 +6,7 @@ import type { Isolation } from '../harness/stampede.js';
 import { all, ask, prepared, type Asked } from './database.js';
 import type { Run, Turn } from './explore.js';
 import { defaultTimeout } from './patience.js';
-import { addPauses, openFunctions, pauseKey, type Opened } from './pause.js';
+import { addPauses, nothingOpened, openFunctions, pauseKey, type Opened } from './pause.js';
 import { filled, type Spec } from './spec.js';
 
 /** What happened in one order, as it happened. */
@@ -77,7 +77,7 @@ export async function withOrders<Result>(
             await session.sql.unsafe(session.begins).simple();
             return session;
         }));
-        const opened = inside ? await addPauses(lab.sql, inside, sessions.map(({ pid }) => pid)) : { functions: 0, points: 0, closed: [] };
+        const opened = inside ? await addPauses(lab.sql, inside, sessions.map(({ pid }) => pid)) : nothingOpened();
         return await body((choose) => order({ spec, lab, watch: watch.sql, owner: owner.sql, sessions, inside, opened, patience }, choose), opened);
     } finally {
         await Promise.all(clients.map((client) => client.end({ timeout: 0 })));

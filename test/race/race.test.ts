@@ -59,7 +59,7 @@ describe('orders', () => {
         const [whole] = await raced(context, lost);
         expect(whole?.text).toBe('2 orders, all there are, read committed: none fails');
         const [opened] = await raced(context, lost, { inside: /add_one/ });
-        expect(opened?.text).toMatch(/stopped at 3 statements of 1 functions: one fails/);
+        expect(opened?.text).toMatch(/stopped at 3 statements of 1 function: one fails/);
         expect(opened?.text).toContain('invariant "both are counted": does not hold: false');
         const [, inside = '', order = ''] = new RegExp(`^again: ${pg}pg-ensure race \\S+ --inside (\\S+) --isolation 'read committed' --order '(.*)'$`, 'm').exec(opened?.text ?? '') ?? [];
         const [replayed] = await raced(context, `${lost}-- race: order ${order}`, { inside: new RegExp(inside) });
@@ -238,6 +238,33 @@ call ddl()
             ['it\'s:6', 'it\'s:7', 'it\'s:8', 'it\'s:12', 'ddl:3', 'ddl:4', 'ddl:5', 'ddl:7', 'ddl:8']);
     });
 
+    test.for<[string, string, number]>([
+        ['of one line', 'begin if not exists (select from c where n = 1) then insert into c values (1); end if; end', 2],
+        ['of one line, with a declaration', 'declare v int; w int; begin select count(*) into v from c; if v = 0 then insert into c values (1); end if; end', 3],
+        ['behind a string with a backslash', "begin perform E'it\\'s'; if not exists (select from c where n = 1) then\n insert into c values (1); end if; end", 3],
+        ['behind what looks like statements', 'begin perform case when true then 1 else 2 end; -- ; loop\n merge_it := 1; if not exists (select from c where n = 1) then insert into c values (1); end if; end'.replace('begin', 'declare merge_it int; begin'), 4],
+    ])('a race between two statements %s is found, none is without a pause', async ([, body, statements], context) => {
+        const spec = `-- race: prepare\ncreate table c (n int primary key);\ncreate function f() returns void language plpgsql as $$ ${body} $$
+-- race: setup\ntruncate c\n-- race: session a\nselect f()\n-- race: session b\nselect f()\n-- race: invariant one\nselect count(*) = 1 from c`;
+        const [part] = await raced(context, spec, { inside: /^f$/ });
+        expect(part?.section.failure).toMatch(/ended with 23505/);
+        expect(part?.json).toMatchObject({ opened: { functions: 1, statements, notes: [] } });
+    });
+
+    test('what has no pause is said, and the orders are not all there are; what is opened anew is counted once', async (context) => {
+        const functions = `create or replace function loops() returns int language plpgsql as $$ declare v int; begin select t.loop into v from t; return v; end $$;
+create or replace function other() returns int language sql as 'select 1'`;
+        const [part] = await raced(context, `-- race: prepare\ncreate table t (loop int)\n-- race: setup\n${functions}\n-- race: session a\nselect loops(), other()`, { inside: /^(loops|other)$/ });
+        expect(part?.text).toMatch(/^1 order, all but those of what is not opened, read committed, stopped at 1 statement of 1 function: none fails\nnot opened: public\.other \(it is of language sql\)\nno pause before 1 statement of public\.loops, in line 1$/);
+        expect(part?.json).toMatchObject({ complete: false, opened: { notes: [expect.any(String), expect.any(String)] } });
+        await expect(raced(context, `-- race: setup\n${functions}\n-- race: session a\nselect other()`, { inside: /^other$/ })).rejects.toThrow(/opened matches --inside \^other\$; not opened: public\.other/);
+    });
+
+    test('an order that is asked for and cannot be followed has failed', async (context) => {
+        const [part] = await raced(context, `${lost}-- race: order a*2 b*3 a`);
+        expect(part?.section.failure).toBe('the order "a*2 b*3 a" was not followed: at turn 2 a could not go on: is --inside missing?');
+    });
+
     test('a query that is not one true is none: two columns of one name, several rows, several statements, null, an error', async (context) => {
         for (const [query, found] of [['select false, true', '[[false,true]]'], ['select true from generate_series(1, 2)', '[[true],[true]]'], ['select', '[[]]'],
             ['select true; select true', 'several statements, not one query'], ['select null::boolean', 'null'], ['select 1/0 = 1', 'division by zero']]) {
@@ -261,7 +288,7 @@ end $$
 -- race: session a
 select f()
 `, { inside: /^f$/ });
-        expect(part?.text).toBe('1 order, all there are, read committed, stopped at 4 statements of 1 functions: none fails');
+        expect(part?.text).toBe('1 order, all there are, read committed, stopped at 4 statements of 1 function: none fails');
         expect(part?.section.lanes[0]?.spans.map(({ text }) => text).filter((text) => text.startsWith('f:'))).toEqual(['f:4', 'f:5', 'f:7', 'f:9']);
     });
 });
@@ -363,6 +390,8 @@ describe('what is wrong with a spec is one line', () => {
         ['SQL before the first part', `select 1\n${ok}`, /spec\.sql:1: "select 1" is before the first/],
         ['a word that is none', `${ok}-- race: steps\nselect 1`, /spec\.sql:3: "steps" is none of superuser/],
         ['a line that is almost one', `${ok}  --race: session b\nselect 1`, /spec\.sql:3: "--race: session b" must be written/],
+        ['a line that lacks its colon', `${ok}-- race session b\nselect 1`, /spec\.sql:3: "-- race session b" must be written "-- race:"/],
+        ['SQL below a line that takes none', `${ok}-- race: allow 23505\nselect 1`, /spec\.sql:3: SQL follows "allow", which takes none/],
         ['a step without a session', '-- race: step\nselect 1', /spec\.sql:1: a step before the first/],
         ['a step without SQL', `${ok}-- race: step b\n-- nothing\n`, /spec\.sql:3: no SQL follows "step"/],
         ['a session without a step', '-- race: session a', /spec\.sql: session a has no step/],
@@ -374,11 +403,15 @@ describe('what is wrong with a spec is one line', () => {
         ['clients that are no number', `${ok}-- race: clients many`, /clients must be a whole number/],
         ['a way to connect that is none', `${ok}-- race: connect socket`, /"socket" is none of direct, pooler/],
         ['an order of others', `${ok}-- race: order a b`, /"b" in the order is none of a/],
-        ['an order of nobody', `${ok}-- race: order`, /an order names no session/],
+        ['an order of nobody', `${ok}-- race: order`, /spec\.sql:3: nothing follows "order" in its line/],
         ['JSON where always is a word', { invariants: [{ name: 'i', query: 'select true', always: 'yes' }] }, /"always" is true or false/],
         ['a file that is not there', `${ok}-- race: include no.sql`, /spec\.sql:3: ENOENT/],
         ['JSON that is none', 'broken.json', /broken\.json/],
         ['JSON of another shape', { sessions: [{ name: 'a', steps: [1] }] }, /"sessions" must be steps that are strings/],
+        ['JSON with a key that is none in a session', { sessions: [{ name: 'a', steps: ['select 1'], isolaton: 'serializable' }] }, /"isolaton" in "sessions" is none of name, steps, isolation/],
+        ['JSON with a key that is none in a step', { sessions: [{ name: 'a', steps: [{ name: 's', sql: 'select 1', alow: 1 }] }] }, /"alow" in "sessions" is none of name, sql/],
+        ['JSON with a key that is none in an invariant', { invariants: [{ name: 'i', query: 'select true', alwyas: true }] }, /"alwyas" in "invariants" is none of name, query, always/],
+        ['JSON with an empty step', { sessions: [{ name: 'a', steps: [' '] }] }, /step a1 of session a is empty/],
         ['JSON with a key that is none', { session: [] }, /"session" is none of include, superuser/],
     ])('%s', (_, text, message) => {
         const read = (): Spec => (text === 'broken.json' ? readSpec(written('{', text)) : specOf(text));
