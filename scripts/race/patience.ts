@@ -11,6 +11,7 @@ export interface Patience {
     /** The clients of a round are let go. */
     begin(round: number): void;
     began(client: number, step: string): void;
+    /** It has no other step in this round. */
     ended(client: number): void;
     /** Why the steps of this round are ended; undefined while they need not be. */
     lost(): string | undefined;
@@ -57,7 +58,10 @@ export function patient(admin: string, seconds: number): Patience {
     };
     return {
         begin: (round) => void (timer = setTimeout(() => void (ending = endAll(round)), seconds * 1000)),
-        began: (client, step) => void steps.set(client, step),
+        began: (client, step) => {
+            steps.set(client, step);
+            if (!ending) timer?.refresh();
+        },
         ended: (client) => {
             steps.delete(client);
             if (!ending) timer?.refresh();
@@ -65,6 +69,7 @@ export function patient(admin: string, seconds: number): Patience {
         lost: () => why,
         end: async () => {
             clearTimeout(timer);
+            timer = undefined; // refreshed, it would go on
             await ending;
             ending = undefined;
         },

@@ -112,7 +112,6 @@ export async function stampeded(spec: Spec, database: Database, { pooler, client
                         const sent = performance.now();
                         patience.began(client, `step ${step.name} of session ${session?.name}`);
                         const outcome = await run(filled(step.sql, client, round));
-                        patience.ended(client);
                         watching?.called(client, step.name, sent, outcome.code);
                         if (!outcome.error) continue;
                         await run('rollback'); // what an earlier step began
@@ -126,6 +125,7 @@ export async function stampeded(spec: Spec, database: Database, { pooler, client
                     const outcome: Outcome = await all(steps);
                     steps = outcome.error && tries < mostTries && patience.lost() === undefined ? again?.(outcome.code, steps) : undefined;
                     if (!steps) {
+                        patience.ended(client);
                         outcomes.push(outcome);
                         milliseconds.push(performance.now() - released);
                         codes[outcome.code] = (codes[outcome.code] ?? 0) + 1;
