@@ -48,9 +48,9 @@ bench-roles: dist/cli.js ## measure what fails of GRANT, ALTER ROLE and the like
 	@PG=$(PG) node dist/bench-roles.js
 
 race: dist/cli.js ## write docs/proof.md: every ensure_ function raced on all majors beside what people write (25 minutes); PG=18 and FUNCTION=name for less, SPEC=file for your own
-	@if [ -n "$(SPEC)" ]; then PG=$(PG) $(run) race "$(SPEC)"; else PG=$(PG) FUNCTION=$(FUNCTION) node dist/race.js; fi
+	@if [ -n "$(SPEC)" ]; then PG=$(PG) $(run) race "$(SPEC)"; else PG=$(PG) FUNCTION='$(FUNCTION)' node dist/race.js; fi
 
-soak: dist/cli.js ## 1,000 random kills of replicas, backends, the server and PgBouncer while all ensure_ functions are called (KILLS=, SEED=, MINUTES=20)
+soak: dist/cli.js ## 1,000 random kills of replicas, backends, the server and PgBouncer while twelve functions are called (KILLS=, SEED=, MINUTES=20)
 	@PG=$(PG) KILLS=$(KILLS) SEED=$(SEED) MINUTES=$(MINUTES) node dist/soak.js
 
 lint: node_modules/.installed ## check the style of the code

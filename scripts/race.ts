@@ -12,9 +12,23 @@ import { commandLine, environment } from './packages.js';
 import { findPgBouncer } from './pooler.js';
 
 /** `make race`: the matrix, on all majors into docs/proof.md; on one (PG=14), or of some functions (FUNCTION=rows), onto stdout. */
+const refuse = (why: string): never => {
+    console.error(`pg-ensure: ${why}`);
+    process.exit(exitCodes.usage);
+};
+const tried = <Result>(make: () => Result): Result => {
+    try {
+        return make();
+    } catch (error) {
+        return refuse((error as Error).message);
+    }
+};
 const rounds = Number(process.env.ROUNDS || 1);
-const wanted: readonly Major[] = !process.env.PG || process.env.PG === 'all' ? majors : [majorOf(process.env.PG)];
-const chosen = entries.filter(({ name }) => new RegExp(process.env.FUNCTION || '.').test(name));
+if (!Number.isInteger(rounds) || rounds < 1) refuse(`ROUNDS is "${process.env.ROUNDS}": give a whole number from 1`);
+const wanted: readonly Major[] = !process.env.PG || process.env.PG === 'all' ? majors : [tried(() => majorOf(process.env.PG))];
+const pattern = tried(() => new RegExp(process.env.FUNCTION || '.'));
+const chosen = entries.filter(({ name }) => pattern.test(name));
+if (!chosen.length) refuse(`FUNCTION "${process.env.FUNCTION}" is none of ${entries.map(({ name }) => name).join(', ')}`);
 const complete = chosen.length === entries.length && wanted.length > 1;
 
 const pgbouncer = await findPgBouncer(stateFolder());
@@ -43,5 +57,5 @@ for (const major of wanted) {
 if (!complete) console.log(page(ran, facts));
 const faults = ran.flatMap(({ major, entry, faults: found }) => found.map((fault) => `PostgreSQL ${major}: ${entry}: ${fault}`));
 for (const fault of faults) console.error(fault);
-console.error(`${chosen.length} functions on ${wanted.length} servers, ${Math.round(facts.seconds)} s: ${faults.length ? `${faults.length} faults` : 'no error and no deadlock but those that are told, no wrong end state'}`);
+console.error(`${chosen.length} ${chosen.length === 1 ? 'function' : 'functions'} on ${wanted.length} ${wanted.length === 1 ? 'server' : 'servers'}, ${Math.round(facts.seconds)} s: ${faults.length ? `${faults.length} faults` : 'no error and no deadlock but those that are told, no wrong end state'}`);
 process.exit(faults.length ? exitCodes.findings : 0);

@@ -6,7 +6,7 @@ import { soak } from './harness/soak.js';
 import { findPgBouncer } from './pooler.js';
 import { spinning } from './spinner.js';
 
-/** `make soak`: replicas call all ensure_ functions on shared targets while KILLS=1000 kills hit them, in at most MINUTES=20. SEED repeats what the seed decides. */
+/** `make soak`: replicas call twelve functions on shared targets while KILLS=1000 kills hit them, in at most MINUTES=20. SEED repeats what the seed decides. */
 const number = (name: string, fallback: number): number => {
     const value = Number(process.env[name] || fallback);
     if (Number.isInteger(value) && value > 0) return value;

@@ -39,7 +39,7 @@ const fewerMajors: Record<string, readonly Major[]> = {
     'test/{migrate,run,harness}/**': [],
     'test/docs.test.ts': [],
     'test/race/{explore,command,page,docs}.test.ts': [],
-    'test/race/race.test.ts': ['14'],
+    'test/race/{race,timeout}.test.ts': ['14'],
     'test/hostile/{identifiers,values,event_triggers}.test.ts': ['14'],
     'test/rules/errors.test.ts': [],
     'test/rules/{parser,squawk,plpgsql_check}.test.ts': [],

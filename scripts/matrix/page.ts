@@ -127,9 +127,9 @@ export function page(ran: Ran[], facts: Facts): string {
             number([...sum.again.values()].reduce((count, one) => count + one.count, 0))} | ${number(sum.wrong.count)} of ${number(sum.rounds)} |`;
     };
     return `${[
-        '# The matrix: every function, raced',
+        '# The matrix: every ensure_ function and merge_rows_v1, raced',
         '',
-        `\`${facts.command}\` wrote this page on ${facts.date} in ${Math.round(facts.seconds / 60)} minutes. It says what was run, and no more.`,
+        `\`${facts.command}\` wrote this page on ${facts.date} in ${facts.seconds < 120 ? `${Math.round(facts.seconds)} seconds` : `${Math.round(facts.seconds / 60)} minutes`}. It says what was run, and no more.`,
         '',
         `- Machine: ${facts.machine}.`,
         `- Servers: PostgreSQL ${facts.servers.join(', ')}, with fsync off and deadlock_timeout ${settings.deadlock_timeout}. ${facts.pgbouncer}, transaction mode, a pool of 2.`,
