@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs';
+import { closeSync, openSync, writeFileSync } from 'node:fs';
 import { InvalidArgumentError, type Command } from 'commander';
 import type { Surface } from '../commands.js';
 import { majorOf } from '../embedded.js';
@@ -61,6 +61,7 @@ export function addRaceCommand(program: Command, { print, complain }: Surface): 
             refuseOthers(spec, flags, (name) => command.getOptionValueSource(name) === 'cli');
             for (const order of spec.orders) parsedOrder(spec, order);
             if (flags.stampede) refuseTooMany(spec, flags);
+            if (flags.html !== undefined) refuseUnwritable(flags.html);
             // What is stepped may wait long for another step: a deadlock need not.
             const settings: Record<string, string> = flags.stampede ? {} : { deadlock_timeout: '100ms' };
             const spinner = await spinning('starting PostgreSQL');
@@ -85,6 +86,15 @@ function refuseOthers(spec: Spec, { stampede, order }: Flags, given: (name: stri
     if (odd) throw new UserError(`--${odd} is for ${stampede ? 'orders of steps, not for' : 'clients at once:'} --stampede`, exitCodes.usage);
     const unused = !stampede && spec.orders.length ? ['orders', 'seed', 'switches'].find(given) : undefined;
     if (unused) throw new UserError(`--${unused} is for orders that are looked for: ${order === undefined ? `${spec.file} says which` : '--order is one'}`, exitCodes.usage);
+}
+
+/** Before the orders are run, which may take long. */
+function refuseUnwritable(file: string): void {
+    try {
+        closeSync(openSync(file, 'a'));
+    } catch (error) {
+        throw new UserError(`--html: ${(error as Error).message}`, exitCodes.usage);
+    }
 }
 
 function refuseTooMany(spec: Spec, wanted: Wanted): void {

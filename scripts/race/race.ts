@@ -121,7 +121,7 @@ async function steps(place: Place, spec: Spec, wanted: Wanted, isolation: Isolat
             ...(explored.diverged && !spec.orders.length ? [`${explored.diverged} went another way than was asked: time decided, or what others did`] : []),
             ...(failed ? [`the failing order, ${ofSwitches(failed.turns)}${tries ? `, after ${counted(tries, 'try')} to make it smaller` : ''}`] : []),
         ];
-        const again = failed && `${place.major === defaultMajor ? '' : `PG=${place.major} `}pg-ensure race ${quoted(spec.file)}${inside ? ` --inside ${quoted(inside.source)}` : ''}${timeout === undefined || timeout === defaultTimeout ? '' : ` --timeout ${timeout}`} --isolation ${quoted(isolation)} --order ${quoted(spelledOrder(spec, failed.turns))}`;
+        const again = failed && `${place.major === defaultMajor ? '' : `PG=${place.major} `}npx pg-ensure race ${quoted(spec.file)}${inside ? ` --inside ${quoted(inside.source)}` : ''}${timeout === undefined || timeout === defaultTimeout ? '' : ` --timeout ${timeout}`} --isolation ${quoted(isolation)} --order ${quoted(spelledOrder(spec, failed.turns))}`;
         const shown = failed ?? explored.runs.at(-1);
         const steps = failed && script(spec, failed.outcome);
         return {

@@ -29,7 +29,7 @@ test('on a server that is thrown away: a failing order is exit code 14, and fail
     const { code, stdout, stderr } = await race(`${specs}if_not_exists.sql`, '--html', 'page.html');
     expect([code, stderr]).toEqual([14, 'pg-ensure: page.html is written\n']);
     expect(readFileSync(join(folder, 'page.html'), 'utf8')).toContain('<svg');
-    const [, pg, again = ''] = /^again: (?:PG=(\d+) )?pg-ensure race (.*)$/m.exec(stdout) ?? [];
+    const [, pg, again = ''] = /^again: (?:PG=(\d+) )?npx pg-ensure race (.*)$/m.exec(stdout) ?? [];
     const words = [...again.matchAll(/'([^']*)'|(\S+)/g)].map(([, quoted, word]) => quoted ?? word ?? '');
     const replayed = await raceOn(pg, ...words, '--json');
     expect(replayed.code).toBe(14);
@@ -65,6 +65,7 @@ test('wrong usage is one line and exit code 2; --help tells the exit codes', asy
         [/291 clients are more than 290, for which there is room under max_connections = 300/, `${specs}ensure_row.sql`, '--stampede', '--clients', '291'],
         [/491 clients are more than 490, for which there is room under max_client_conn = 500/, `${specs}ensure_row.sql`, '--stampede', '--clients', '491', '--connect', 'pooler'],
         [/Write read committed, repeatable read, serializable or all/, `${specs}ensure_row.sql`, '--isolation', 'snapshot'],
+        [/--html: ENOENT/, `${specs}ensure_row.sql`, '--html', 'no/page.html'],
         [/Invalid regular expression/, `${specs}ensure_row.sql`, '--inside', '('],
         [/Write a whole number from 1 to 1000000/, `${specs}ensure_row.sql`, '--timeout', '1000001'],
         [/Write a whole number from 1/, `${specs}ensure_row.sql`, '--orders', '0'],

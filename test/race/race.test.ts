@@ -61,7 +61,7 @@ describe('orders', () => {
         const [opened] = await raced(context, lost, { inside: /add_one/ });
         expect(opened?.text).toMatch(/stopped at 3 statements of 1 function: one fails/);
         expect(opened?.text).toContain('invariant "both are counted": does not hold: false');
-        const [, inside = '', order = ''] = new RegExp(`^again: ${pg}pg-ensure race \\S+ --inside (\\S+) --isolation 'read committed' --order '(.*)'$`, 'm').exec(opened?.text ?? '') ?? [];
+        const [, inside = '', order = ''] = new RegExp(`^again: ${pg}npx pg-ensure race \\S+ --inside (\\S+) --isolation 'read committed' --order '(.*)'$`, 'm').exec(opened?.text ?? '') ?? [];
         const [replayed] = await raced(context, `${lost}-- race: order ${order}`, { inside: new RegExp(inside) });
         expect(replayed?.section.failure).toBe('"both are counted" does not hold: false');
         expect(replayed?.text).toMatch(/^1 order, read committed/);
