@@ -65,7 +65,8 @@ begin
     if '{pg_authid}' <@ ensure._changed_catalogs_v1(changes) then
         return false;
     elsif first_wait = 0 then
-        return pg_try_advisory_xact_lock(1162760020, c_subject) or true;
+        perform pg_try_advisory_xact_lock(1162760020, c_subject);
+        return true;
     end if;
     perform set_config('lock_timeout', format('%sms', first_wait), true);
     loop

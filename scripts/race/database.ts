@@ -29,9 +29,16 @@ export async function ask(sql: postgres.Sql, name: string, query: string): Promi
 /** Statements of the spec that must not fail. */
 export async function all(sql: postgres.Sql, spec: Spec, part: 'superuser' | 'prepare' | 'setup' | 'teardown', round = 0): Promise<void> {
     for (const statement of spec[part]) {
-        const { code, error } = await settle(sql.unsafe(filled(statement, 0, round)).simple());
-        if (error) throw new UserError(`${spec.file}: ${part} failed with ${code}: ${error.message}\n${statement}`);
+        const sent = filled(statement, 0, round);
+        const { code, error } = await settle(sql.unsafe(sent).simple());
+        if (error) throw new UserError(`${spec.file}: ${part} failed with ${code}: ${error.message}\n${around(sent, Number('position' in error ? error.position : 1) || 1)}`);
     }
+}
+
+/** The line of a statement in which it is wrong, counted from where its part begins. */
+function around(statement: string, position: number): string {
+    const line = [...statement].slice(0, position - 1).join('').split('\n').length;
+    return `line ${line}: ${statement.split('\n')[line - 1] ?? ''}`;
 }
 
 /** What a spec does once, in a database that is new. */

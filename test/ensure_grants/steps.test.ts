@@ -116,6 +116,14 @@ describe('a second caller waits for the row of the first, then finds that it is 
         expect((await first.outcome()).rows.map(({ outcome }) => outcome)).toEqual(['granted']);
     }));
 
+    test.each(['', 'create table written (); '])('the turn is held until the end of the transaction: %s', (first) => given(async ({ b }, who) => {
+        await b.run(`begin; ${first}${ensure(who.app, 'create', '', 'more')}`);
+        const held = `select count(*)::int as n from pg_locks where locktype = 'advisory' and classid = 1162760020 and pid = ${b.pid}`;
+        expect(await b.run(held)).toEqual([{ n: 1 }]);
+        await b.run('commit');
+        expect(await b.run(held)).toEqual([{ n: 0 }]);
+    }));
+
     test('with another grantee it keeps what the first gave', () => given(async ({ a, b, c }, who, roles) => {
         await a.run('begin');
         await a.run(ensure(who.app, 'references', '', 'more'));

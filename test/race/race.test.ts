@@ -426,7 +426,8 @@ describe('what is wrong with a spec is one line', () => {
     });
 
     test('a setup that fails is told with its statement; functions that match no name; a step that ends its connection', async (context) => {
-        await expect(raced(context, `-- race: setup\nselect 1/0\n${ok}`)).rejects.toThrow(/setup failed with 22012: division by zero\nselect 1\/0/);
+        await expect(raced(context, `-- race: setup\nselect 1/0\n${ok}`)).rejects.toThrow(/setup failed with 22012: division by zero\nline 1: select 1\/0$/);
+        await expect(raced(context, `-- race: setup\nselect 1;\nselect '😀', nothing;\nselect 2\n${ok}`)).rejects.toThrow(/setup failed with 42703: .*\nline 2: select '😀', nothing;$/);
         await expect(raced(context, ok, { inside: /nothing_of_this_name/ })).rejects.toThrow(/no PL\/pgSQL function that can be opened matches/);
         await expect(raced(context, '-- race: session a\nselect pg_terminate_backend(pg_backend_pid())\n')).rejects.toThrow(/step a1 of a ended its connection \(/);
     });
