@@ -121,14 +121,15 @@ async function steps(place: Place, spec: Spec, wanted: Wanted, isolation: Isolat
             ...(explored.diverged && !spec.orders.length ? [`${explored.diverged} went another way than was asked: time decided, or what others did`] : []),
             ...(failed ? [`the failing order, ${ofSwitches(failed.turns)}${tries ? `, after ${counted(tries, 'try')} to make it smaller` : ''}`] : []),
         ];
-        const again = failed && `${place.major === defaultMajor ? '' : `PG=${place.major} `}npx pg-ensure race ${quoted(spec.file)}${inside ? ` --inside ${quoted(inside.source)}` : ''}${timeout === undefined || timeout === defaultTimeout ? '' : ` --timeout ${timeout}`} --isolation ${quoted(isolation)} --order ${quoted(spelledOrder(spec, failed.turns))}`;
+        const order = failed && (spec.orders[explored.runs.indexOf(failed)]?.join(' ') ?? spelledOrder(spec, failed.turns));
+        const again = failed && `${place.major === defaultMajor ? '' : `PG=${place.major} `}npx pg-ensure race ${quoted(spec.file)}${inside ? ` --inside ${quoted(inside.source)}` : ''}${timeout === undefined || timeout === defaultTimeout ? '' : ` --timeout ${timeout}`} --isolation ${quoted(isolation)} --order ${quoted(order ?? '')}`;
         const shown = failed ?? explored.runs.at(-1);
         const steps = failed && script(spec, failed.outcome);
         return {
             text: [title, ...details, ...(steps ? [steps, `again: ${again}`] : [])].join('\n'),
             json: {
                 mode: 'stepped', isolation, orders: runs, complete, opened: { functions: each.length, statements: points, notes }, seed, diverged: explored.diverged, milliseconds, failure: failed?.outcome.failure,
-                failed: failed && { order: spelledOrder(spec, failed.turns), again, ...failed.outcome },
+                failed: failed && { order, again, ...failed.outcome },
             },
             section: {
                 title, summary: details.join('. '), failure: failed?.outcome.failure, lanes: shown ? orderLanes(spec, shown.outcome) : [], shown: failed ? 'the failing order' : 'the last order',
