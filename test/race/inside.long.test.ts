@@ -1,10 +1,8 @@
 import { basename } from 'node:path';
 import { readdirSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
-import { withSessions } from '../../scripts/harness/sessions.js';
 import { isolationLevels } from '../../scripts/harness/stampede.js';
 import { explore } from '../../scripts/race/explore.js';
-import { addPauses } from '../../scripts/race/pause.js';
 import { readSpec } from '../../scripts/race/spec.js';
 import { withOrders } from '../../scripts/race/stepped.js';
 import { script } from '../../scripts/race/text.js';
@@ -17,13 +15,6 @@ const refusals: Record<string, string[]> = { ensure_row: ['40001'] };
 const readCommittedOnly = ['ensure_only', 'ensure_unique'];
 const orders = Number(process.env.PG_ENSURE_RUNS || 4);
 const seed = Number(process.env.PG_ENSURE_SEED || 1);
-
-test('all functions can be opened', () => withTestDatabase(({ admin }) => withSessions(admin, ['dba'], async ({ dba }) => {
-    const { functions, closed } = await addPauses(dba.sql, /_v1$/);
-    expect(closed).toEqual([]);
-    expect(await dba.run(`select count(*)::int as n from pg_proc as p join pg_language as l on l.oid = p.prolang
-        where p.pronamespace = 'ensure'::regnamespace and l.lanname = 'plpgsql'`)).toEqual([{ n: functions }]);
-})));
 
 describe(`a sample of ${orders} orders, stopped at every statement of all functions, seed ${seed}`, () => {
     test.each(specs.flatMap((name) => isolationLevels.filter((level) => level === 'read committed' || !readCommittedOnly.includes(name)).map((isolation) => [name, isolation] as const)))('%s, %s: none fails', (name, isolation) => (

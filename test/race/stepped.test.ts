@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { withSessions, type Session } from '../../scripts/harness/sessions.js';
 import { isolationLevels, type Isolation } from '../../scripts/harness/stampede.js';
 import { explore, follow, minimise, type Explored } from '../../scripts/race/explore.js';
+import { addPauses } from '../../scripts/race/pause.js';
 import { emptySpec, readSpec, type Spec } from '../../scripts/race/spec.js';
 import { withOrders, type Ordered } from '../../scripts/race/stepped.js';
 import { parsedOrder, script, spelledOrder } from '../../scripts/race/text.js';
@@ -55,6 +56,14 @@ test('who waits for one that has ended its steps is told when nothing moves, and
 });
 
 describe('inside of functions', () => {
+    test('all of ours can be opened, each of their statements', () => withTestDatabase(({ admin }) => withSessions(admin, ['dba'], async ({ dba }) => {
+        const { functions, closed } = await addPauses(dba.sql, /_v1$/);
+        expect(closed).toEqual([]);
+        expect([...functions].filter(([, { without }]) => without.length)).toEqual([]);
+        expect(await dba.run(`select count(*)::int as n from pg_proc as p join pg_language as l on l.oid = p.prolang
+            where p.pronamespace = 'ensure'::regnamespace and l.lanname = 'plpgsql'`)).toEqual([{ n: functions.size }]);
+    })));
+
     const inside = /^_(settle|make)_changes|^_diff_roles|^_pause/;
 
     test.each(isolationLevels)('two who ensure one role, stopped at every statement: no order of a sample fails under %s', (isolation) =>
