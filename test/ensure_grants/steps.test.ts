@@ -124,6 +124,13 @@ describe('a second caller waits for the row of the first, then finds that it is 
         expect(await b.run(held)).toEqual([{ n: 0 }]);
     }));
 
+    test('a stranger who holds that lock makes a call late by max_wait, and it works', () => given(async ({ b, dba }, who) => {
+        await dba.run(`select pg_advisory_lock(1162760020, hashtext('CREATE on schema more for role ${who.app}'))`);
+        const call = b.start(ensure(who.app, 'create', "max_wait => '1 s'", 'more'));
+        await call.blockedBy(dba);
+        expect((await call.outcome()).rows.map(({ outcome }) => outcome)).toEqual(['granted']);
+    }));
+
     test('with another grantee it keeps what the first gave', () => given(async ({ a, b, c }, who, roles) => {
         await a.run('begin');
         await a.run(ensure(who.app, 'references', '', 'more'));
