@@ -129,7 +129,9 @@ test('a grant that is there already writes its row again, and that is told; noth
     expect(first.statements[0]?.rows).toHaveLength(2);
     await other.run(call);
     const { document } = await rehearsal(url, call);
-    expect([document.changes, document.rows, document.locks.filter(({ object }) => object.startsWith('app.'))]).toEqual([[], [], []]);
+    // ACCESS SHARE is held for the moment in which the session looks whether it knows the partition: whether that is seen depends on when the watcher looks.
+    const locks = document.locks.filter(({ object, mode }) => object.startsWith('app.') && mode !== 'AccessShareLock');
+    expect([document.changes, document.rows, locks]).toEqual([[], [], []]);
 }));
 
 test('rows that statements return, notices, and rows written per table; a sequence that advanced is told, and has', () => withWorld(async ({ url, other }) => {
