@@ -13,20 +13,23 @@ const long = 'test/**/*.long.test.ts';
 /** What takes longest, and shows on one server what a shorter file shows on each: left to make test-long by PG=all, too. */
 const longest = ['test/race/{inside,controls}.long.test.ts', 'test/hostile/hostile.long.test.ts', 'test/faults/{clients,soak}.long.test.ts'];
 
-/** What takes long and is of one server's behaviour under load takes turns: PG=all runs each on one major, make test-long on the one it is called with. */
+/** What takes long takes turns: PG=all runs each on one major, make test-long on the one it is called with. */
 const turns: Record<string, Major> = {
-    'test/ensure_partitions/{races,operations}.long.test.ts': '14',
+    'test/ensure_partitions/{races,operations,commit}.long.test.ts': '14',
     'test/ensure_partitions/{tree_steps,delegate}.long.test.ts': '15',
     'test/ensure_partitions/{servers,strategies}.long.test.ts': '16',
     'test/ensure_partitions/tree_races.long.test.ts': '17',
-    'test/ensure_partitions/model.long.test.ts': '18',
-    'test/ensure_unique/{plan,undo_races}.long.test.ts': '14',
+    'test/ensure_partitions/{model,grid}.long.test.ts': '18',
+    'test/ensure_unique/{plan,undo_races,gate,sweep,undo,children}.long.test.ts': '14',
     'test/ensure_unique/{circles,live}.long.test.ts': '15',
-    'test/ensure_unique/{races,behind,undo_refused}.long.test.ts': '17',
+    'test/ensure_unique/{keys,cases}.long.test.ts': '16',
+    'test/ensure_unique/{races,behind,undo_refused,foreign_keys}.long.test.ts': '17',
+    'test/ensure_only/platform.long.test.ts': '14',
+    'test/merge_rows/input.long.test.ts': '14',
     'test/merge_rows/{races,plan}.long.test.ts': '16',
     'test/rehearse/*.long.test.ts': '15',
     'test/ensure_grants/stampede.long.test.ts': '17',
-    'test/ensure_roles/servers.long.test.ts': '16',
+    'test/ensure_roles/{servers,case}.long.test.ts': '16',
 };
 
 /**
@@ -45,18 +48,17 @@ const fewerMajors: Record<string, readonly Major[]> = {
     'test/rules/{parser,squawk,plpgsql_check}.test.ts': [],
     'test/faults/{disk,clock}.long.test.ts': [],
     'test/faults/{crash,servers}.long.test.ts': [],
-    'test/ensure_partitions/grid.long.test.ts': [],
-    'test/ensure_partitions/{contract.test,commit.long.test}.ts': ['14'],
-    'test/ensure_unique/{contract.test,rewrite.test,children.long.test,sweep.long.test,undo.long.test,gate.long.test}.ts': ['14'],
+    'test/ensure_partitions/contract.test.ts': ['14'],
+    'test/ensure_unique/{contract,rewrite}.test.ts': ['14'],
     'test/ensure_unique/{check,locks}.test.ts': ['15'],
-    'test/ensure_unique/{input.test,keys.long.test,cases.long.test}.ts': ['16'],
-    'test/ensure_unique/{ahead.test,foreign_keys.long.test}.ts': ['17'],
+    'test/ensure_unique/input.test.ts': ['16'],
+    'test/ensure_unique/ahead.test.ts': ['17'],
     'test/ensure_row/{hot,rows,plan}.test.ts': ['16'],
     'test/ensure_row/{kinds,steps,faults}.test.ts': ['14'],
     'test/ensure_only/steps.test.ts': ['17'],
-    'test/ensure_only/{contract.test,platform.long.test}.ts': ['14'],
+    'test/ensure_only/contract.test.ts': ['14'],
     'test/ensure_only/{fresh,locks}.test.ts': ['15'],
-    'test/merge_rows/{policy.test,foreign_keys.test,input.long.test}.ts': ['14'],
+    'test/merge_rows/{policy,foreign_keys}.test.ts': ['14'],
     'test/merge_rows/undo.test.ts': ['16'],
     'test/merge_rows/{steps,contract}.test.ts': ['15'],
     'test/rehearse/**': ['15'],
@@ -69,7 +71,6 @@ const fewerMajors: Record<string, readonly Major[]> = {
     'test/ensure_owner/steps.test.ts': ['14', '16'],
     'test/ensure_role/steps.test.ts': ['14', '16'],
     'test/ensure_role/input.test.ts': ['17'],
-    'test/ensure_roles/case.long.test.ts': ['14', '16'],
     'test/ensure_roles/document.test.ts': ['15', '17'],
 };
 
