@@ -61,10 +61,14 @@ export async function find(inside: Inside, look: Look, some: Catalog[]): Promise
     // What others are about to remove, or have locked, is there for us.
     const still = gone.length ? await inside<Seen[]>(rowsQuery(some, withKeys(keysOf(gone)), false)) : [];
     const there = new Set(still.map(id));
+    // What others had removed by then is gone outside too: ours stands there until we commit.
+    const standing = gone.length ? await look<Seen[]>(rowsQuery(some, withKeys(keysOf(gone)), false)) : [];
+    const outside = new Set(standing.map(id));
     const byValue = some.every(({ name }) => name !== 'pg_authid');
     return {
-        inside: seen, outside: removed.filter((one) => !there.has(id(one))),
-        roles: byValue ? { inside: await inside<Roles>(rolesQuery), outside: await look<Roles>(rolesQuery) } : null,
+        inside: seen, outside: removed.filter((one) => known.has(id(one)) || (!there.has(id(one)) && outside.has(id(one)))),
+        // Outside first: what others commit in between differs from what is outside after the rollback, and is left out by that.
+        roles: byValue ? { outside: await look<Roles>(rolesQuery), inside: await inside<Roles>(rolesQuery) } : null,
     };
 }
 

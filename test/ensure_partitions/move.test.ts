@@ -7,7 +7,9 @@ const table = `
     create table t (k int, v text default 'x') partition by range (k);
     create table rest partition of t default;
     insert into t select n % 30 from generate_series(0, 299) as n`;
-const move = "select partition::text, outcome from ensure.ensure_partitions_v1('t', '10', 5, move_default_rows => true)";
+const moving = (options = "max_block => '1 min'"): string =>
+    `select partition::text, outcome from ensure.ensure_partitions_v1('t', '10', 5, move_default_rows => true, ${options})`;
+const move = moving();
 const place = async (session: Session): Promise<unknown> =>
     (await session.run('select tableoid::regclass::text as place, count(*)::int as n from t group by 1 order by 1'));
 
@@ -33,7 +35,7 @@ test('a list partition takes its rows as well, NULL too', () =>
         await owner.run(`create table t (k text) partition by list (k); create table rest partition of t default;
                          insert into t values ('a'), ('b'), (null)`);
         expectError(await owner.attempt("select ensure.ensure_list_partitions_v1('t', array['a', null])"), 'NS004');
-        await owner.run("select ensure.ensure_list_partitions_v1('t', array['a', null], move_default_rows => true)");
+        await owner.run("select ensure.ensure_list_partitions_v1('t', array['a', null], move_default_rows => true, max_block => '1 min')");
         expect(await place(owner)).toEqual([{ place: 'rest', n: 1 }, { place: 't_a', n: 1 }, { place: 't_null', n: 1 }]);
     }));
 
@@ -86,9 +88,9 @@ test('a foreign key that points at the rows, a default partition with partitions
 test('moving that takes longer than max_block is NS004 and moves nothing', () =>
     withOwner(async (owner) => {
         await owner.run(`${table}; insert into t select 5 from generate_series(1, 30000)`);
-        expectError(await owner.attempt(move.replace('true', "true, max_block => '1 ms', max_wait => '5 s'")), 'NS004');
+        expectError(await owner.attempt(moving("max_block => '1 ms', max_wait => '5 s'")), 'NS004');
         expect(await place(owner)).toEqual([{ place: 'rest', n: 30300 }]);
-        expect(await owner.run(move.replace('true', "true, max_block => '1 min'"))).toHaveLength(1);
+        expect(await owner.run(move)).toHaveLength(1);
     }));
 
 /** The mover's transaction is open; a reader begins and waits, the mover commits, the reader answers. */
@@ -117,11 +119,11 @@ describe('readers under READ COMMITTED', () => {
         withTestDatabase(({ url }) => withSessions(url, ['mover', 'reader', 'writer'], async ({ mover, reader, writer }) => {
             await mover.run(table);
             await reader.run('begin; select count(*) from t');
-            const moving = mover.start(move.replace('true', "true, max_block => '10 s'"));
-            await moving.blockedBy(reader);
+            const waiting = mover.start(move);
+            await waiting.blockedBy(reader);
             expect(await reader.run('select count(*)::int as n from t')).toEqual([{ n: 300 }]);
             await reader.run('commit; begin');
-            expect((await moving.outcome()).code).toBe('ok');
+            expect((await waiting.outcome()).code).toBe('ok');
             await writer.run('insert into t values (5), (25)');
             expect(await reader.run('select count(*)::int as n from t')).toEqual([{ n: 302 }]);
         })));

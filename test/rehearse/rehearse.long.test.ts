@@ -102,6 +102,32 @@ test('control: by the age of rows alone the other session\'s table would be ours
     expect(lines(await meanwhile(cli))).toContain('created table app.theirs');
 }));
 
+/** Another session, about to drop a view when the first look is taken, commits before the second. */
+async function between(guard: [string, string][] = []): Promise<string[]> {
+    const second = 'const still =';
+    let document: Document | undefined;
+    await withoutGuards({
+        'rehearse/changes.js': [[second, `await look("set local lock_timeout = '60s'; select pg_advisory_xact_lock(1)"); ${second}`], ...guard],
+    }, (cli) => withWorld(async ({ url, other }) => {
+        await other.run('create table app.own (); select pg_advisory_lock(2)');
+        const running = startRehearsal(url, 'create table app.ours (); select pg_advisory_xact_lock(2); drop table app.own', ['--lock-timeout', '60s'], { cli });
+        await until(url, `select true from pg_stat_activity as a where ${other.pid} = any (pg_blocking_pids(a.pid))`); // its transaction id is the older one
+        await other.run('begin; drop view app.v; select pg_advisory_xact_lock(1), pg_advisory_unlock(2)');
+        await until(url, `select true from pg_stat_activity as a where ${other.pid} = any (pg_blocking_pids(a.pid)) and a.application_name like '%watch'`);
+        await other.run('commit');
+        document = (await running.ended).document;
+    }));
+    return lines(document ?? expect.fail('no document'));
+}
+
+test('what another session commits between two looks is not ours', async () => {
+    expect(await between()).toEqual(['created table app.ours', 'dropped table app.own']);
+});
+
+test('control: without the last look outside the other session\'s view would be dropped by us', async () => {
+    expect(await between([[' && outside.has(id(one))', '']])).toContain('dropped view app.v');
+});
+
 test('what another session has written and not committed is not ours either', () => withWorld(async ({ url, other }) => {
     await other.run('begin; create table app.theirs (); drop function app.f; grant usage on schema app to public');
     const { document } = await rehearsal(url, 'create table app.ours ()');
