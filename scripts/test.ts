@@ -11,14 +11,13 @@ import { exitCodes } from './errors.js';
 const long = 'test/**/*.long.test.ts';
 
 /** What takes longest, and shows on one server what a shorter file shows on each: left to make test-long by PG=all, too. */
-const longest = ['test/race/{inside,controls}.long.test.ts', 'test/hostile/hostile.long.test.ts', 'test/faults/{clients,soak}.long.test.ts'];
+const longest = ['test/race/{inside,controls}.long.test.ts', 'test/hostile/hostile.long.test.ts', 'test/faults/{clients,soak}.long.test.ts', 'test/ensure_partitions/tree_races.long.test.ts'];
 
 /** What takes long takes turns: PG=all runs each on one major, make test-long on the one it is called with. */
 const turns: Record<string, Major> = {
     'test/ensure_partitions/{races,operations,commit}.long.test.ts': '14',
     'test/ensure_partitions/{tree_steps,delegate}.long.test.ts': '15',
     'test/ensure_partitions/{servers,strategies}.long.test.ts': '16',
-    'test/ensure_partitions/tree_races.long.test.ts': '17',
     'test/ensure_partitions/{model,grid}.long.test.ts': '18',
     'test/ensure_unique/{plan,undo_races,gate,sweep,undo,children}.long.test.ts': '14',
     'test/ensure_unique/{circles,live}.long.test.ts': '15',
@@ -41,8 +40,14 @@ const turns: Record<string, Major> = {
 const fewerMajors: Record<string, readonly Major[]> = {
     'test/{migrate,run,harness}/**': [],
     'test/docs.test.ts': [],
+    'test/ensure_partitions/steps.test.ts': ['14', '16'],
+    'test/ensure_partitions/locks.test.ts': ['15'],
+    'test/ensure_unique/steps.test.ts': ['14', '17'],
+    'test/ensure_unique/index.test.ts': ['14', '15'],
+    'test/ensure_unique/reading.test.ts': ['14'],
+    'test/ensure_grants/contract.test.ts': ['14', '17'],
     'test/race/{explore,command,page,docs}.test.ts': [],
-    'test/race/{race,timeout}.test.ts': ['14'],
+    'test/race/{race,stepped,timeout}.test.ts': ['14'],
     'test/hostile/{identifiers,values,event_triggers}.test.ts': ['14'],
     'test/rules/errors.test.ts': [],
     'test/rules/{parser,squawk,plpgsql_check}.test.ts': [],
@@ -105,6 +110,8 @@ for (const major of wanted) {
     const where = process.env.DATABASE_URL ? 'On the server of DATABASE_URL' : `On PostgreSQL ${major}`;
     console.log(where);
     const left: string[] = [];
+    const others = majors.filter((one) => one !== defaultMajor);
+    const share = wanted.length > 1 && named.length === 0 && major !== defaultMajor ? `${others.indexOf(major)}/${others.length}` : '0/1';
     if (wanted.length > 1 && named.length === 0) {
         left.push(
             ...Object.entries(fewerMajors).filter(([, others]) => major !== defaultMajor && !others.includes(major)).map(([files]) => files),
@@ -116,9 +123,10 @@ for (const major of wanted) {
         console.log('left to make test-long: what takes long');
     }
     if (wanted.length > 1 && left.length) console.log(`left to test-long or to other majors; make test PG=${major}, and test-long, run them here: ${left.join(' ')}`);
+    if (share !== '0/1') console.log(`of cases that are many, as in test/faults/creator.test.ts, this major takes its turn, ${share}: make test PG=${major} runs all of them`);
     running = spawn(process.execPath, [vitest, 'run', ...named, ...left.flatMap((files) => ['--exclude', files])], {
         stdio: 'inherit',
-        env: { ...process.env, PG: major, PG_ENSURE_COUNTS: counts },
+        env: { ...process.env, PG: major, PG_ENSURE_COUNTS: counts, PG_ENSURE_SHARE: share },
     });
     const [status] = await once(running, 'exit') as [number | null];
     try {

@@ -47,6 +47,12 @@ export function sharedOwner(setup: string): (body: (owner: Session) => Promise<v
     return (body) => body(owner());
 }
 
+/** Of many cases all, or those whose turn it is: PG=all runs all of them on the default major, and a quarter on each of the others. */
+export function share<Case>(cases: readonly Case[]): Case[] {
+    const [turn = 0, of = 1] = (process.env.PG_ENSURE_SHARE ?? '0/1').split('/').map(Number);
+    return cases.filter((_, n) => n % of === turn);
+}
+
 /** The URL of `database` through PgBouncer; without PgBouncer the test is skipped by name, and fails where CI is set. */
 export function pooled(context: TestContext, database: Database): string {
     if (surroundings.poolerUrl) return at(surroundings.poolerUrl, database.name);

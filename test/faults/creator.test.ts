@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { withSessions } from '../../scripts/harness/sessions.js';
 import { targetOf, targets } from '../../scripts/harness/targets.js';
+import { share } from '../context.js';
 import { withoutGuard } from '../mutate.js';
 import { complaints, steps } from './naive.js';
 import { asleep, oneMadeIt, sharedFaults, struck, type Creator, type World } from './steps.js';
@@ -33,7 +34,7 @@ const inside = ['is cancelled', 'is terminated'];
 const representative = targets.filter(({ name }) => /partitions_v1|unique|row_v1|grants/.test(name));
 
 describe.each(Object.keys(faults))('the creator %s while 15 wait: one of them makes it, the others find it, nothing is left', (fault) => {
-    test.each((inside.includes(fault) ? targets : representative).map((target) => [target.name, target] as const))('%s', async (_name, target) => {
+    test.each(share(inside.includes(fault) ? targets : representative).map((target) => [target.name, target] as const))('%s', async (_name, target) => {
         const moment = inside.includes(fault) && target.halfway !== 'nowhere' ? 'inside' : 'after';
         expect(await struck(world, { target, moment, strike: faults[fault] ?? (() => Promise.reject(new Error(fault))) })).toEqual(oneMadeIt);
     });

@@ -99,10 +99,10 @@ describe('the statements', () => {
 });
 
 describe('run to the end', () => {
-    test.each([1, 2, 7, 500])('in batches of %i: the same rows and values as by one call', (batch) =>
+    test.each([[1, 6], [2, 6], [7, 30], [500, 30]])('in batches of %i, of %i groups: the same rows and values as by one call', (batch, n) =>
         withOwner(async (owner) => {
-            const [keepers, losers] = lists(30);
-            await owner.run(groups(30));
+            const [keepers, losers] = lists(n);
+            await owner.run(groups(n));
             const left = async (): Promise<string[]> => [await snapshot(owner, 't'), await rows(owner, '(select t, tag from c) as c', '1, 2')];
             await owner.run('begin');
             await owner.run(merge(keepers, losers, policy));
