@@ -6,6 +6,7 @@ export default defineConfig({
         globalSetup: ['test/setup.ts'],
         testTimeout: 300_000,
         hookTimeout: 300_000,
+        expect: { poll: { timeout: 60_000 } }, // not 1 s: a machine may stall for longer
         maxWorkers: 3,
         reporters: ['default', './test/reporter.ts'],
     },
