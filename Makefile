@@ -53,10 +53,10 @@ race: dist/cli.js ## write docs/proof.md: every ensure_ function raced on all ma
 soak: dist/cli.js ## 1,000 random kills of replicas, backends, the server and PgBouncer while twelve functions are called (KILLS=, SEED=, MINUTES=20)
 	@PG=$(PG) KILLS=$(KILLS) SEED=$(SEED) MINUTES=$(MINUTES) node dist/soak.js
 
-lint: node_modules/.installed ## check the style of the code
+lint: node_modules/.package-lock.json ## check the style of the code
 	@npm run --silent lint
 
-typecheck: node_modules/.installed ## check the types
+typecheck: node_modules/.package-lock.json ## check the types
 	@npm run --silent typecheck
 
 psql: dist/cli.js ## open psql in the database
@@ -78,11 +78,11 @@ clean: ## stop the embedded servers, delete their data and dist/
 	@if [ -f dist/cli.js ]; then $(run) stop --remove; fi
 	@rm -rf dist
 
-dist/cli.js: node_modules/.installed tsconfig.json tsconfig.build.json $(wildcard scripts/*.ts scripts/*/*.ts)
+dist/cli.js: node_modules/.package-lock.json tsconfig.json tsconfig.build.json $(wildcard scripts/*.ts scripts/*/*.ts)
 	@npm run --silent build
 	@touch $@
 
-node_modules/.installed: package-lock.json | node
+node_modules/.package-lock.json: package-lock.json | node
 	@echo 'installing packages' >&2
 	@npm ci --loglevel=error >/dev/null
 	@touch $@

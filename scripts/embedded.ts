@@ -46,6 +46,8 @@ export async function initdb(
     const user = unprivilegedUser();
     ownedFolder(user, dataFolder);
     const folder = temporaryFolder();
+    const remove = (): void => rmSync(folder, { recursive: true, force: true });
+    process.once('exit', remove); // also when a signal ends us meanwhile
     try {
         const passwordFile = join(folder, 'password');
         writeFileSync(passwordFile, password, { mode: 0o600 });
@@ -55,7 +57,8 @@ export async function initdb(
             '--auth=scram-sha-256', `--pwfile=${passwordFile}`, ...(durable ? [] : ['--no-sync']),
         ]);
     } finally {
-        rmSync(folder, { recursive: true, force: true });
+        remove();
+        process.off('exit', remove);
     }
 }
 

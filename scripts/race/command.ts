@@ -1,4 +1,5 @@
-import { closeSync, openSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, openSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import { constants } from 'node:os';
 import { InvalidArgumentError, type Command } from 'commander';
 import type { Surface } from '../commands.js';
 import { majorOf } from '../embedded.js';
@@ -24,6 +25,7 @@ const count = (least: number, most = 999_999_999) => (text: string): number => {
 };
 
 const pattern = (text: string): RegExp => {
+    if (!text) throw new InvalidArgumentError('Write a part of a name, or . for all.');
     try {
         return new RegExp(text);
     } catch (error) {
@@ -61,7 +63,9 @@ export function addRaceCommand(program: Command, { print, complain }: Surface): 
             refuseOthers(spec, flags, (name) => command.getOptionValueSource(name) === 'cli');
             for (const order of spec.orders) parsedOrder(spec, order);
             if (flags.stampede) refuseTooMany(spec, flags);
-            if (flags.html !== undefined) refuseUnwritable(flags.html);
+            if (flags.html !== undefined) refuseUnwritable(flags.html, file);
+            // By an exit of our own, so that temporary folders are removed; the server ends with us however that is.
+            for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(name, () => process.exit(128 + constants.signals[name]));
             // What is stepped may wait long for another step: a deadlock need not.
             const settings: Record<string, string> = flags.stampede ? {} : { deadlock_timeout: '100ms' };
             const spinner = await spinning('starting PostgreSQL');
@@ -89,9 +93,12 @@ function refuseOthers(spec: Spec, { stampede, order }: Flags, given: (name: stri
 }
 
 /** Before the orders are run, which may take long. */
-function refuseUnwritable(file: string): void {
+function refuseUnwritable(file: string, spec: string): void {
+    const there = existsSync(file);
+    if (there && realpathSync(file) === realpathSync(spec)) throw new UserError(`--html: ${file} is the spec: name another file`, exitCodes.usage);
     try {
         closeSync(openSync(file, 'a'));
+        if (!there) rmSync(file);
     } catch (error) {
         throw new UserError(`--html: ${(error as Error).message}`, exitCodes.usage);
     }

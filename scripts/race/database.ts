@@ -13,16 +13,24 @@ export interface Asked {
     code?: string | undefined;
 }
 
-/** Rows as lists: of columns that have the same name an object would have the last. */
+/**
+ * In a transaction that is read only: what an invariant wrote would be there for the next one, and the next order. Rows as lists: of
+ * columns that have the same name an object would have the last.
+ */
 export async function ask(sql: postgres.Sql, name: string, query: string): Promise<Asked> {
     try {
+        await sql.unsafe('begin read only').simple();
         const result = await sql.unsafe(query).simple().values();
         if (!('command' in result)) return { name, holds: false, found: 'several statements, not one query' };
         const values = result.flat();
         return { name, holds: values.length === 1 && values[0] === true, found: JSON.stringify(values.length === 1 ? values[0] : result) };
     } catch (error) {
         const { message, code } = error as postgres.PostgresError;
+        if (code === '42601') throw new UserError(`invariant "${name}" cannot be run: ${message}`);
+        if (code === '25006') throw new UserError(`invariant "${name}" writes (${message}): a query must tell`);
         return { name, holds: false, found: message, code };
+    } finally {
+        await settle(sql.unsafe('rollback').simple());
     }
 }
 

@@ -35,6 +35,10 @@ export async function withPlace<Result>(major: Major, settings: Record<string, s
     const owner = { name: 'race_owner', password: newPassword() };
     let pooler: ReturnType<typeof startPooler> | undefined;
     let fetched: string | undefined;
+    const forget = (): void => {
+        if (fetched !== undefined) rmSync(fetched, { recursive: true, force: true });
+    };
+    process.once('exit', forget); // also when a signal ends us
     const started = async (): ReturnType<typeof startPooler> => {
         // What an earlier `make test` has fetched is taken, and nothing left here.
         if (!existsSync(join(stateFolder(), 'pgbouncer'))) fetched = mkdtempSync(join(tmpdir(), 'pg-ensure-pgbouncer-'));
@@ -64,7 +68,8 @@ export async function withPlace<Result>(major: Major, settings: Record<string, s
         });
     } finally {
         await (await pooler?.catch(() => undefined))?.stop();
-        if (fetched !== undefined) rmSync(fetched, { recursive: true, force: true });
+        forget();
+        process.off('exit', forget);
         await server.stop('immediate');
     }
 }

@@ -61,7 +61,7 @@ async function crowd(place: Place, spec: Spec, wanted: Wanted, isolation: Isolat
         return {
             text: [title, ...lines].join('\n'), json: { mode: 'stampede', ...rest, milliseconds },
             section: {
-                title, failure: result.failure, lanes: clientLanes(result), shown: `the slowest round, number ${slowest.round}; waits as they were seen every few milliseconds`,
+                title, failure: result.failure, lanes: clientLanes(result), shown: `the slowest round, number ${slowest.round}; waits as they were seen in ${slowest.seen.length} looks: a shorter one is not shown`,
                 summary: `${result.deadlocks} deadlocks.${result.waits.length ? ` Waited for: ${result.waits.slice(0, 5).map(({ lock, looks }) => `${lock} (in ${looks} of ${result.looks} looks)`).join(', ')}.` : ''}`,
                 invariants: result.invariants, codes: result.codes, milliseconds, of: 'call', script: undefined,
             },

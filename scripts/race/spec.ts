@@ -75,13 +75,14 @@ function included(file: string, name: string, place: string): string {
 
 function fromSql(file: string, text: string): Spec {
     const spec = emptySpec(file);
+    const like = new RegExp(`^[^\\S\\n]*--[^\\S\\n]*race(?:[^\\S\\n]*:|[^\\S\\n]+(?:${words.join('|')})\\b).*`, 'img');
+    const near = [...text.matchAll(like)].find(([line]) => !line.startsWith('-- race:'));
+    if (near) throw wrong(`${file}:${text.slice(0, near.index).split('\n').length}`, `"${near[0].trim()}" must be written "-- race:", at the beginning of its line`);
     const parts = text.split(/^-- race:/m);
     let line = parts[0]?.split('\n').length ?? 1;
     if (parts.length === 1) throw wrong(`${file}:1`, 'no line begins with "-- race:": a spec has parts such as "-- race: session a"');
     const outside = /^(?!\s*--|\s*$).*$/m.exec(parts[0] ?? '');
     if (outside) throw wrong(`${file}:1`, `"${outside[0]}" is before the first "-- race:" line`);
-    const near = new RegExp(`^(?!-- race:)[^\\S\\n]*--[^\\S\\n]*race(?:[^\\S\\n]*:|[^\\S\\n]+(?:${words.join('|')})\\b).*`, 'im').exec(text);
-    if (near) throw wrong(`${file}:${text.slice(0, near.index).split('\n').length}`, `"${near[0].trim()}" must be written "-- race:", at the beginning of its line`);
     for (const part of parts.slice(1)) {
         const place = `${file}:${line}`;
         const end = part.indexOf('\n') < 0 ? part.length : part.indexOf('\n');

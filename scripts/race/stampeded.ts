@@ -141,13 +141,15 @@ export async function stampeded(spec: Spec, database: Database, { pooler, client
         await owner.end();
         const messages: Record<string, string> = {};
         for (const { code, error } of outcomes) if (error) messages[code] ??= error.message;
-        const refused = Object.keys(messages).find((code) => !spec.allowed.includes(code));
+        const refused = Object.keys(messages).filter((code) => !spec.allowed.includes(code)).sort((one, other) => (codes[other] ?? 0) - (codes[one] ?? 0));
         const broken = invariants.find(({ holds }) => !holds);
         return {
             isolation, connect: pooler === undefined ? 'direct' : 'pooler', clients, rounds: complete, calls: outcomes.length, milliseconds, codes, again: told,
             messages, deadlocks: connections ? 0 : await deadlocks(database) - before, waits, looks, invariants: complete ? invariants : [], slowest,
-            failure: patience.lost() ?? (refused !== undefined ? `${codes[refused]} of ${outcomes.length} calls ended with ${refused}: ${messages[refused]}`
-                : broken && `"${broken.name}" does not hold in round ${broken.round}: ${broken.found}`),
+            failure: patience.lost() ?? ([
+                ...refused.map((code) => `${codes[code]} of ${outcomes.length} calls ended with ${code}: ${messages[code]}`),
+                ...(broken ? [`"${broken.name}" does not hold in round ${broken.round}: ${broken.found}`] : []),
+            ].join('; ') || undefined),
         };
     } finally {
         patience.stop();

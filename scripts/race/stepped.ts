@@ -216,7 +216,8 @@ async function settled({ spec, watch, lab, patience }: World, live: Live[], tell
         }
         if (live.every(({ state }) => state !== 'running') && (live.some(({ state }) => state === 'idle' || state === 'paused') || live.every(({ state }) => state === 'done'))) return;
         if (performance.now() > deadline) {
-            throw new Error(`nothing has moved for ${patience / 1000} s: ${live.map(({ state }, number) => `${spec.sessions[number]?.name} is ${state}`).join(', ')}`);
+            throw new Error(`nothing has moved for ${patience / 1000} s: ${live.map(({ state, pid }, number) => (
+                `${spec.sessions[number]?.name} is ${state}${state === 'done' && rows.find((row) => row.pid === pid)?.open ? ', its transaction open' : ''}`)).join(', ')}`);
         }
     }
 }

@@ -82,7 +82,7 @@ export function stampedeText(result: Stampeded): string {
         `  deadlocks: ${deadlocks}`,
         `  milliseconds of a call: half to ${time(50)}, 95 of 100 to ${time(95)}, the longest ${time(100)}`,
         ...bars.map(({ upTo, count }) => `    to ${String(upTo).padStart(5)}  ${'#'.repeat(Math.round(count / most * 40))} ${count}`),
-        `  waited for, in ${looks} looks: ${waits.length ? '' : 'nothing'}`.trimEnd(),
+        `  waited for, in ${looks} looks: ${waits.length ? '' : 'nothing was seen'}`.trimEnd(),
         ...waits.slice(0, 10).map(({ lock, looks: times }) => `    ${lock}: in ${times}`),
         ...invariants.map(({ name, holds, found, round }) => `  invariant "${name}": ${holds ? `holds in ${rounds} rounds` : `does not hold in round ${round}: ${found}`}`),
         ...(failure === undefined ? [] : [`  failed: ${failure}`]),

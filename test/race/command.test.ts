@@ -1,5 +1,6 @@
-import { execFile } from 'node:child_process';
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -50,6 +51,23 @@ test('a step of clients at once that never ends: exit code 14, told with its cli
     expect([code, stderr]).toEqual([14, '']);
 });
 
+test('a spec that fails leaves no page', async () => {
+    writeFileSync(join(folder, 'wrong.sql'), '-- race: setup\nselec 1\n-- race: session a\nselect 1\n');
+    expect((await race('wrong.sql', '--html', 'none.html')).code).toBe(1);
+    expect(existsSync(join(folder, 'none.html'))).toBe(false);
+    rmSync(join(folder, 'wrong.sql'));
+});
+
+test.each([['initdb is at work', 'pg-ensure-'], ['PgBouncer is there', 'pg-ensure-pooler-']])('Ctrl-C when %s leaves no folder', async (_when, begins) => {
+    const child = spawn(process.execPath, [cli, 'race', `${specs}ensure_row.sql`, '--stampede', '--connect', 'pooler', '--rounds', '10000'], {
+        env: { ...process.env, PG: String(major), TMPDIR: join(folder, 'tmp') }, cwd: folder, stdio: 'ignore' });
+    const exit = once(child, 'exit');
+    await expect.poll(() => readdirSync(join(folder, 'tmp')).some((name) => name.startsWith(begins))).toBe(true);
+    child.kill('SIGINT');
+    expect(await exit).toEqual([130, null]);
+    await expect.poll(() => readdirSync(join(folder, 'tmp'))).toEqual([]); // the server's goes with the server
+});
+
 test('wrong usage is one line and exit code 2; --help tells the exit codes', async () => {
     for (const [message, ...args] of [
         [/^pg-ensure: .*no\.sql: ENOENT/, 'no.sql'],
@@ -66,6 +84,8 @@ test('wrong usage is one line and exit code 2; --help tells the exit codes', asy
         [/491 clients are more than 490, for which there is room under max_client_conn = 500/, `${specs}ensure_row.sql`, '--stampede', '--clients', '491', '--connect', 'pooler'],
         [/Write read committed, repeatable read, serializable or all/, `${specs}ensure_row.sql`, '--isolation', 'snapshot'],
         [/--html: ENOENT/, `${specs}ensure_row.sql`, '--html', 'no/page.html'],
+        [/--html: .*ensure_row\.sql is the spec: name another file/, `${specs}ensure_row.sql`, '--html', `${specs}../specs/ensure_row.sql`],
+        [/Write a part of a name, or \. for all/, `${specs}ensure_row.sql`, '--inside', ''],
         [/Invalid regular expression/, `${specs}ensure_row.sql`, '--inside', '('],
         [/Write a whole number from 1 to 1000000/, `${specs}ensure_row.sql`, '--timeout', '1000001'],
         [/Write a whole number from 1/, `${specs}ensure_row.sql`, '--orders', '0'],

@@ -273,6 +273,23 @@ create or replace function other() returns int language sql as 'select 1'`;
         }
     });
 
+    test('a query that is none, or writes, is an error of the spec; control: one that reads the same is asked', async (context) => {
+        const asking = (query: string): Promise<Part[]> => raced(context, `-- race: setup
+create table if not exists asked (n int); truncate asked; insert into asked values (1)
+-- race: session a\nselect 1\n-- race: invariant i\n${query}\n-- race: invariant unchanged\nselect n = 1 from asked\n`);
+        await expect(asking('selec true')).rejects.toThrow('invariant "i" cannot be run: syntax error at or near "selec"');
+        await expect(asking('update asked set n = 7 returning true')).rejects.toThrow('invariant "i" writes (cannot execute UPDATE in a read-only transaction): a query must tell');
+        await expect(asking('create table hacky (i int)')).rejects.toThrow(/"i" writes/);
+        expect((await asking('select n < 7 from asked'))[0]?.section).toMatchObject({ failure: undefined, invariants: [{ holds: true }, { holds: true }] });
+    });
+
+    test('who is waited for when nothing moves is told to have left its transaction open', async (context) => {
+        const [part] = await raced(context, `-- race: setup
+create table if not exists kept (n int primary key)
+-- race: session a\nbegin; insert into kept values (1)\n-- race: session b\ninsert into kept values (1)\n`, { timeout: 1 });
+        expect(part?.section.failure).toBe('nothing has moved for 1 s: a is done, its transaction open, b is waiting');
+    });
+
     test('a function that rolls back to a savepoint, or has a lock_timeout, stops at every statement nevertheless', async (context) => {
         const [part] = await raced(context, `-- race: prepare
 create function f() returns int language plpgsql set lock_timeout = 1 as $$
@@ -390,6 +407,8 @@ describe('what is wrong with a spec is one line', () => {
         ['SQL before the first part', `select 1\n${ok}`, /spec\.sql:1: "select 1" is before the first/],
         ['a word that is none', `${ok}-- race: steps\nselect 1`, /spec\.sql:3: "steps" is none of superuser/],
         ['a line that is almost one', `${ok}  --race: session b\nselect 1`, /spec\.sql:3: "--race: session b" must be written/],
+        ['a line in capitals', `${ok}-- RACE: session b\nselect 1`, /spec\.sql:3: "-- RACE: session b" must be written "-- race:"/],
+        ['a first line in capitals', '-- Race: session b\nselect 1', /spec\.sql:1: "-- Race: session b" must be written "-- race:"/],
         ['a line that lacks its colon', `${ok}-- race session b\nselect 1`, /spec\.sql:3: "-- race session b" must be written "-- race:"/],
         ['SQL below a line that takes none', `${ok}-- race: allow 23505\nselect 1`, /spec\.sql:3: SQL follows "allow", which takes none/],
         ['a step without a session', '-- race: step\nselect 1', /spec\.sql:1: a step before the first/],
