@@ -15,7 +15,7 @@ const count = "select count(*)::int as n from pg_inherits where inhparent = 't':
 const locksOf = (pid: number): string => `
     select count(*)::int as n from pg_locks
     where pid = ${pid} and (locktype = 'advisory' or (locktype = 'relation' and relation >= 16384)
-                            and mode not in ('AccessShareLock', 'RowExclusiveLock'))`;
+                            and mode not in ('AccessShareLock', 'RowExclusiveLock', 'SIReadLock'))`;
 
 const withTable = (body: (sessions: Sessions, admin: string) => Promise<void>): Promise<void> =>
     withTestDatabase(({ url, admin }) =>

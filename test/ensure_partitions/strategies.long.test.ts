@@ -8,7 +8,7 @@ const lines = async (session: Session, call: string): Promise<string[]> =>
     (await session.run(`select concat_ws(' ', partition, lower_bound, upper_bound, outcome) as line from ensure.${call}`))
         .map((row) => String(row.line));
 const exists = (made: string[]): string[] => made.map((line) => line.replace(/(created|attached)$/, 'exists'));
-const held = `select count(*)::int as n from pg_locks where pid = pg_backend_pid()
+const held = `select count(*)::int as n from pg_locks where pid = pg_backend_pid() and mode <> 'SIReadLock'
               and (locktype = 'advisory' or (locktype = 'relation' and relation >= 16384))`;
 const path = '[{"list": "42"}, {"range": "1500000", "step": "1000000", "key": "seq"}]';
 const tree = `ensure_partition_tree_v1('{meta,blob}', '${path}')`;

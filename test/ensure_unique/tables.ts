@@ -31,9 +31,12 @@ export const indexes = (target = 't'): string =>
 export const keys = 'select count(*)::int as n, count(distinct k)::int as keys, sum(id)::int as ids from t';
 export const deduped = [{ n: 5, keys: 5, ids: 25 }];
 
-/** Locks on tables and advisory locks, beyond what reading catalogs takes and leaves. */
+/**
+ * Locks on tables and advisory locks, beyond what reading catalogs takes and leaves. SIReadLock keeps nobody waiting, and whether what only
+ * reads under SERIALIZABLE has it depends on whether another transaction of the server is SERIALIZABLE too.
+ */
 export const locksOf = (pid: number): string => `
-    select count(*)::int as n from pg_locks where pid = ${pid} and (locktype = 'advisory' or relation >= 16384)`;
+    select count(*)::int as n from pg_locks where pid = ${pid} and mode <> 'SIReadLock' and (locktype = 'advisory' or relation >= 16384)`;
 
 export const withTable = <Name extends string>(
     names: readonly Name[], setup: string, body: (sessions: Record<Name | 'dba', Session>, database: Database) => Promise<void>,
