@@ -283,6 +283,15 @@ create table if not exists asked (n int); truncate asked; insert into asked valu
         expect((await asking('select n < 7 from asked'))[0]?.section).toMatchObject({ failure: undefined, invariants: [{ holds: true }, { holds: true }] });
     });
 
+    test('of clients at once too; and each code that failed is told', async (context) => {
+        const crowd = { stampede: true, clients: 2, rounds: 1 };
+        const sessions = "-- race: session a\nselect 1/0\n-- race: session b\nselect 'x'::int\n";
+        await expect(raced(context, `${sessions}-- race: invariant i\nselec true\n`, crowd)).rejects.toThrow('invariant "i" cannot be run');
+        const [part] = await raced(context, `${sessions}-- race: invariant i\nselect false\n`, crowd);
+        expect(part?.section.failure?.split('; ').sort()).toEqual(['"i" does not hold in round 0: false', '1 of 2 calls ended with 22012: division by zero',
+            '1 of 2 calls ended with 22P02: invalid input syntax for type integer: "x"']);
+    });
+
     test('who is waited for when nothing moves is told to have left its transaction open', async (context) => {
         const [part] = await raced(context, `-- race: setup
 create table if not exists kept (n int primary key)
